@@ -116,7 +116,10 @@ class FeatureTransforms:
         for name, feature in self._dense.items():
             column = feature.column or name
             numbers = _dense_numbers(table[column], feature, f"{where}: column {column!r}")
-            dense[:, start : start + feature.width] = _normalize(numbers, feature)
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # whatever is not finite is refused below, with its place
+                dense[:, start : start + feature.width] = _normalize(numbers, feature)
             start += feature.width
         if not np.isfinite(dense).all():
             self._refuse_not_finite(dense, table, where)

@@ -27,9 +27,9 @@ def test_known_strings():
     # the first is the XXH64 of nothing in the algorithm's own specification
     assert hash_bytes([b"", b"5", "naïve".encode(), b"x" * 40]).tolist() == [
         0xEF46DB3751D8E999,
-        xxhash.xxh64_intdigest(b"5", seed=0),
-        xxhash.xxh64_intdigest("naïve".encode(), seed=0),
-        xxhash.xxh64_intdigest(b"x" * 40, seed=0),
+        0x6A81B47405B648ED,
+        0xC07351DC8A26AFE6,
+        0x926F564E1B3E18D5,
     ]
 
 
