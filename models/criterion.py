@@ -1,0 +1,80 @@
+"""From logits to predictions, and to one loss a task.
+
+Weighting tasks against each other is left to models/balance; dividing by a batch size that all ranks agree on to the
+trainer.
+
+Shapes: B batch, T tasks, N tasks with one and the same loss.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from configs import choices
+from configs.errors import UserError
+from configs.schema import TaskConfig
+from models.grouping import Grouping
+
+
+class Criterion(nn.Module):
+    """(logits, labels, weights), each [B, T] -> task losses [T]: the sum over rows of weight * loss, in float32.
+
+    A row of weight 0 counts nothing for that task, whatever finite label it carries. Not divided by anything, so that
+    sums of several ranks add up. Tasks are in the order of the config.
+
+    Raises:
+        UserError: no such loss, or an option that the loss does not have.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskConfig]) -> None:
+        super().__init__()
+        kinds = [(_output(task), task.loss, tuple(sorted(task.options.items()))) for task in tasks.values()]
+        self._by_output = Grouping([output for output, _, _ in kinds])
+        self._by_loss = Grouping(kinds)
+        by_kind = dict(zip(kinds, tasks.items(), strict=True))
+        self._losses = [_row_loss(*by_kind[kind]) for kind in self._by_loss.keys]
+
+    def forward(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        parts = (self._by_loss.split(x.float(), dim=1) for x in (logits, labels, weights))
+        sums = [
+            (weight * loss(logit, label)).sum(dim=0)
+            for loss, logit, label, weight in zip(self._losses, *parts, strict=True)
+        ]
+        return self._by_loss.join(sums, dim=0)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Logits [B, T] -> predictions [B, T] in float32: probabilities for tasks with a sigmoid output."""
+        parts = self._by_output.split(logits.float(), dim=1)
+        predictions = [_apply(output, part) for output, part in zip(self._by_output.keys, parts, strict=True)]
+        return self._by_output.join(predictions, dim=1)
+
+
+def _module(task: TaskConfig) -> ModuleType:
+    return choices.load("models.losses", task.loss)
+
+
+def _output(task: TaskConfig) -> str:
+    return _module(task).OUTPUT if task.output == "auto" else task.output
+
+
+def _apply(output: object, logits: Tensor) -> Tensor:
+    return torch.sigmoid(logits) if output == "sigmoid" else logits
+
+
+def _row_loss(name: str, task: TaskConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """(logits, labels), [B, N] -> the loss of every row [B, N]."""
+    module = _module(task)
+    known = list(inspect.signature(module.loss).parameters)[2:]
+    for key in task.options:
+        if key not in known:
+            has = choices.did_you_mean(key, known) if known else "this loss has none"
+            raise UserError(f"tasks.{name}.options.{key} is not an option of the loss {task.loss!r}\n{has}")
+    loss = functools.partial(module.loss, **task.options)
+    if module.INPUT == "logit":
+        return loss
+    output = _output(task)
+    return lambda logits, labels: loss(_apply(output, logits), labels)

@@ -1,0 +1,35 @@
+"""From gate logits to gate weights: the softmax, and the training options that keep experts alive.
+
+Shapes: B batch, G gates, E experts; the gate dimension may be anything before the last.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig
+
+
+class GateWeights(nn.Module):
+    """Softmax over experts: logits [..., E] -> weights [..., E] that sum to one.
+
+    In training only, against polarization (a gate that settles on one expert and starves the others):
+    noise, added to the logits as in Shazeer et al. 2017, "Outrageously Large Neural Networks" (without its top-k);
+    dropout, which hides an expert from a row's gate and rescales the rest, as in Zhao et al. 2019, "Recommending What
+    Video to Watch Next". A gate whose experts would all be hidden keeps them.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        self.noise, self.dropout = model.gate_noise, model.gate_dropout
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.training and self.noise:
+            logits = logits + self.noise * torch.randn_like(logits)
+        if self.training and self.dropout:
+            hidden = torch.rand_like(logits) < self.dropout
+            hidden = hidden & ~hidden.all(dim=-1, keepdim=True)
+            logits = logits.masked_fill(hidden, float("-inf"))
+        return torch.softmax(logits, dim=-1)
+
+    def extra_repr(self) -> str:
+        return f"noise={self.noise}, dropout={self.dropout}"

@@ -1,0 +1,30 @@
+"""MMoE: experts that all tasks share and a gate for every task that mixes them, then a tower a task.
+
+Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts". Tasks that
+disagree learn to use different experts.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig, TaskConfig
+from models.experts import MixtureOfExperts
+from models.towers import Towers
+
+
+class MMoE(nn.Module):
+    """x [B, D] -> (logits [B, T], {"gate": [B, T, E]})."""
+
+    def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
+        super().__init__()
+        self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
+        self.mixture = MixtureOfExperts(model, input_dim, num_gates=len(tasks))
+        self.towers = Towers(model, tasks, self.mixture.output_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        mixed, gates = self.mixture(self.normalization(x))
+        return self.towers(mixed), {"gate": gates}
+
+
+build = MMoE

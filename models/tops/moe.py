@@ -1,0 +1,29 @@
+"""MoE: experts and a single gate that all tasks share, then a tower a task.
+
+OMoE in Ma et al. 2018 (see models/tops/mmoe.py): what MMoE is without a gate of its own for every task.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig, TaskConfig
+from models.experts import MixtureOfExperts
+from models.towers import Towers
+
+
+class MoE(nn.Module):
+    """x [B, D] -> (logits [B, T], {"gate": [B, 1, E]})."""
+
+    def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
+        super().__init__()
+        self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
+        self.mixture = MixtureOfExperts(model, input_dim, num_gates=1)
+        self.towers = Towers(model, tasks, self.mixture.output_dim, shared_input=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        mixed, gates = self.mixture(self.normalization(x))
+        return self.towers(mixed.squeeze(0)), {"gate": gates}
+
+
+build = MoE

@@ -1,0 +1,31 @@
+"""Shared-bottom: one network that all tasks share, then a tower a task. The classic baseline.
+
+Caruana 1997, "Multitask Learning". Good when tasks agree; when they do not, they fight over the bottom.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig, TaskConfig
+from models.parallel import ParallelMLP
+from models.towers import Towers
+
+
+class SharedBottom(nn.Module):
+    """x [B, D] -> (logits [B, T], no gates)."""
+
+    def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
+        super().__init__()
+        widths = model.bottom_layers or model.expert_layers
+        self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
+        self.first = nn.Linear(input_dim, widths[0])
+        self.bottom = ParallelMLP(1, widths, model.activation, model.dropout, activate_output=True)
+        self.towers = Towers(model, tasks, widths[-1], shared_input=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        bottom = self.bottom.from_shared_input(self.first(self.normalization(x)))
+        return self.towers(bottom.squeeze(0)), {}
+
+
+build = SharedBottom

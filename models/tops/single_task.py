@@ -1,0 +1,30 @@
+"""Single-task: a bottom and a tower for every task; nothing but the embeddings is shared.
+
+The yardstick for negative transfer: a task that a shared top makes worse than this one is being hurt by the others.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig, TaskConfig
+from models.parallel import ParallelMLP
+from models.towers import Towers
+
+
+class SingleTask(nn.Module):
+    """x [B, D] -> (logits [B, T], no gates)."""
+
+    def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
+        super().__init__()
+        widths = model.bottom_layers or model.expert_layers
+        self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
+        self.bottoms = ParallelMLP(len(tasks), widths, model.activation, model.dropout, activate_output=True)
+        self.first = nn.Linear(input_dim, self.bottoms.first_width)
+        self.towers = Towers(model, tasks, widths[-1])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.towers(self.bottoms.from_shared_input(self.first(self.normalization(x)))), {}
+
+
+build = SingleTask
