@@ -1,0 +1,122 @@
+"""The optimizers of a run: one fused into the backward pass of the tables, one of torch.optim for all the rest.
+
+Data-parallel tables have no fused optimizer: they are trained by the dense one, on purpose. Learning-rate schedules
+are the trainer's: it sets both rates before a step.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
+from torch import optim
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
+from torchrec import optim as fused
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+from configs.errors import UserError
+from configs.schema import Config, DenseOptimizer, SparseOptimizer
+
+_FUSED: dict[str, type[optim.Optimizer]] = {
+    "rowwise_adagrad": fused.RowWiseAdagrad,
+    "adagrad": fused.Adagrad,
+    "sgd": fused.SGD,
+    "adam": fused.Adam,
+}
+
+
+def attach_sparse_optimizer(tables: EmbeddingBagCollection, config: Config, device: torch.device) -> None:
+    """Tie the fused optimizer to every table that is not data-parallel: before planning, which counts its state.
+
+    Raises:
+        UserError: fbgemm has no such optimizer on this device, or no weight decay for it.
+    """
+    arguments = _fused_arguments(config.training.sparse_optimizer, device)
+    for name, weight in tables.embedding_bags.named_parameters():
+        if config.tables[name.removesuffix(".weight")].sharding != "data_parallel":
+            _apply_optimizer_in_backward(
+                _FUSED[config.training.sparse_optimizer.kind], [weight], optimizer_kwargs=dict(arguments)
+            )
+
+
+def _fused_arguments(sparse: SparseOptimizer, device: torch.device) -> dict[str, Any]:
+    if sparse.kind == "adam" and device.type == "cpu":
+        raise UserError(
+            "training.sparse_optimizer.kind=adam: the tables have no fused Adam on CPU\n"
+            "Choose rowwise_adagrad, adagrad or sgd, or train on GPUs with launch.device=cuda."
+        )
+    arguments: dict[str, Any] = {"lr": sparse.learning_rate}
+    if sparse.kind != "sgd":
+        arguments["eps"] = sparse.eps
+    if sparse.weight_decay:
+        if sparse.kind in ("sgd", "adagrad"):
+            raise UserError(
+                f"training.sparse_optimizer.weight_decay={sparse.weight_decay:g}: fused {sparse.kind} has none\n"
+                "Set it to 0, or choose rowwise_adagrad."
+            )
+        arguments["weight_decay"] = sparse.weight_decay
+        arguments["weight_decay_mode"] = WeightDecayMode.L2  # the kernels' own default ignores weight_decay
+    return arguments
+
+
+class RankerOptimizer(CombinedOptimizer):
+    """Both optimizers of a sharded module as one: `step`, `zero_grad`, `state_dict`, `load_state_dict`.
+
+    State is keyed by parameter name, and sharded as its table is. The fused half steps inside `backward()`.
+    """
+
+    def __init__(self, sparse: CombinedOptimizer, dense: KeyedOptimizerWrapper) -> None:
+        super().__init__([sparse, dense])
+        self.sparse = sparse
+        self.dense = dense
+
+    def set_learning_rates(self, sparse: float, dense: float) -> None:
+        """Learning rates of the coming step; call it before `backward()`, which applies the sparse one."""
+        for group in _groups(self.dense):
+            group["lr"] = dense
+        for group in _groups(self.sparse):
+            group["lr"] = sparse
+        self.sparse.step()  # moves the rate into the kernels, and does nothing else
+
+    def initialize_state(self) -> None:
+        """Create the dense optimizer's state, which torch.optim would on the first step, so that a checkpoint has
+        somewhere to go. Weights and the meaning of the first step stay what they were."""
+        groups = _groups(self.dense)
+        kept = [(group["lr"], group["weight_decay"]) for group in groups]
+        for group in groups:
+            group.update(lr=0.0, weight_decay=0.0)
+        self.dense.init_state()
+        for group, (learning_rate, weight_decay) in zip(groups, kept, strict=True):
+            group.update(lr=learning_rate, weight_decay=weight_decay)
+        for state in self.dense.state.values():
+            if "step" in state:
+                state["step"].zero_()
+        for parameter in self.dense.params.values():
+            parameter.grad = None
+
+
+def _groups(optimizer: KeyedOptimizer) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], list(optimizer.param_groups))  # torchrec declares them read-only
+
+
+def combined_optimizer(model: DistributedModelParallel, config: DenseOptimizer) -> RankerOptimizer:
+    """The fused optimizer of `model`'s tables and a new dense one for all its other parameters."""
+    parameters = dict(in_backward_optimizer_filter(model.named_parameters()))
+    dense = KeyedOptimizerWrapper(parameters, lambda params: _dense_optimizer(params, config))
+    return RankerOptimizer(model.fused_optimizer, dense)
+
+
+def _dense_optimizer(parameters: Sequence[Any], config: DenseOptimizer) -> optim.Optimizer:
+    """torch.optim's, in its fused form: one kernel for all parameters of a device."""
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.kind == "adam":
+        return optim.Adam(parameters, eps=config.eps, **shared)
+    if config.kind == "adamw":
+        return optim.AdamW(parameters, eps=config.eps, **shared)
+    if config.kind == "sgd":
+        return optim.SGD(parameters, **shared)
+    shared["fused"] = parameters[0].device.type == "cpu"  # torch has a fused Adagrad for CPU alone
+    return optim.Adagrad(parameters, eps=config.eps, **shared)

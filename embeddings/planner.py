@@ -1,0 +1,199 @@
+"""Decides where tables live: torchrec's EmbeddingShardingPlanner under the constraints of `TableConfig.sharding`.
+
+Every rank plans for itself and gets the same plan, from the same config and capacity: no collective is needed, and
+none can hang. It needs neither a GPU nor a process group.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
+from torchrec.distributed.planner.proposers import GreedyProposer, GridSearchProposer, UniformProposer
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import PlannerError, Shard, ShardingOption, Stats
+from torchrec.distributed.types import ShardingPlan
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from configs.errors import UserError
+from configs.schema import Config
+from embeddings.plan import CUT_BY_ROWS, Pins, Plan, TablePlan, TableShard
+from embeddings.sharding import table_sharders
+from embeddings.table_memory import does_not_fit, table_bytes
+from embeddings.topology import Capacity, measure_capacity, topology
+
+_AUTO = ("row_wise", "table_wise")
+_KERNELS = {"cpu": ["fused"], "cuda": ["fused", "fused_uvm_caching"]}
+_MOST_COMBINATIONS = 256  # up to here every combination of types and kernels is tried, above a greedy choice of them
+
+
+def plan_tables(
+    tables: EmbeddingBagCollection | None,
+    config: Config,
+    world_size: int,
+    local_world_size: int,
+    device: torch.device,
+    capacity: Capacity | None = None,
+    pins: Pins | None = None,
+) -> Plan:
+    """A plan for `tables` that fits, and balances estimated work over the ranks.
+
+    Args:
+        tables: on meta, with their optimizer attached; None when there are none.
+        world_size, local_world_size: workers in all, and on one host.
+        device: its type says what to plan for; it need not be here.
+        capacity: of one worker, equal on all ranks; measured on this machine when left out.
+        pins: the run's former plan. Its types are kept; tables with `sharding: auto` change between row_wise and
+            table_wise, which reshard exactly, only when nothing fits otherwise.
+
+    Raises:
+        UserError: the tables do not fit, or a former type cannot become the wanted one.
+    """
+    capacity = capacity or measure_capacity(config.launch, device, local_world_size)
+    if tables is None:
+        return Plan(world_size, device.type, capacity.fast, {})
+    names = [table.name for table in tables.embedding_bag_configs()]
+    problem = _Problem(tables, config, names, world_size, local_world_size, device, capacity)
+    if pins:
+        _check_pins(problem, pins)
+    for kept in (pins, None):
+        solution = problem.solve({name: _types(config, name, kept) for name in names})
+        if solution:
+            return _plan(problem, *solution, pins)
+    raise does_not_fit(config, names, capacity, world_size)
+
+
+def _types(config: Config, name: str, pins: Pins | None) -> tuple[str, ...]:
+    """Sharding types that the planner may choose for a table."""
+    sharding = config.tables[name].sharding
+    if sharding != "auto":
+        return (sharding,)
+    return (pins.sharding[name],) if pins and name in pins.sharding else _AUTO
+
+
+class _KeepOptions(Stats):
+    """In the place of torchrec's report: keeps the chosen options, which carry memory and work of every shard."""
+
+    def __init__(self) -> None:
+        self.options: Sequence[ShardingOption] = ()
+
+    def log(self, *, best_plan: list[ShardingOption], **_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.options = best_plan
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What the planner is asked, whatever the sharding types."""
+
+    tables: EmbeddingBagCollection
+    config: Config
+    names: Sequence[str]
+    world_size: int
+    local_world_size: int
+    device: torch.device
+    capacity: Capacity
+
+    def solve(self, types: Mapping[str, Sequence[str]]) -> tuple[ShardingPlan, Sequence[ShardingOption]] | None:
+        """torchrec's plan and the options it chose; None when nothing fits."""
+        kept = _KeepOptions()
+        planner = EmbeddingShardingPlanner(
+            topology=topology(self.device, self.world_size, self.local_world_size, self.capacity),
+            batch_size=max(1, self.config.data.global_batch_size // self.world_size),
+            constraints={name: self._constraints(name, types[name]) for name in self.names},
+            proposer=[
+                GridSearchProposer(_MOST_COMBINATIONS),
+                GreedyProposer(),
+                GreedyProposer(use_depth=False),
+                UniformProposer(),
+            ],
+            storage_reservation=FixedPercentageStorageReservation(0.0),
+            stats=[kept],
+            debug=False,
+        )
+        try:
+            return planner.plan(self.tables, table_sharders()), kept.options
+        except PlannerError:
+            return None
+
+    def _constraints(self, name: str, types: Sequence[str]) -> ParameterConstraints:
+        features = [feature for feature in self.config.sparse_features.values() if feature.table == name]
+        kernels = ["dense"] if "data_parallel" in types else _KERNELS[self.device.type]
+        return ParameterConstraints(
+            sharding_types=list(types),
+            compute_kernels=kernels,
+            pooling_factors=[float(feature.max_length or 1) for feature in features],
+        )
+
+
+def _plan(problem: _Problem, solution: ShardingPlan, options: Sequence[ShardingOption], pins: Pins | None) -> Plan:
+    tables = {option.name: _table_plan(problem, option) for option in options}
+    notes = [
+        f"table {name} does not fit into the GPUs: it lives in host memory behind a GPU cache, which is slower"
+        for name, table in tables.items()
+        if table.kernel == "fused_uvm_caching"
+    ]
+    notes += [
+        f"table {name} changes from {pins.sharding[name]} to {table.sharding}, exactly"
+        for name, table in tables.items()
+        if pins and pins.sharding.get(name, table.sharding) != table.sharding
+    ]
+    order = {name: tables[name] for name in problem.names}
+    (placement,) = solution.plan.values()
+    return Plan(
+        problem.world_size,
+        problem.device.type,
+        problem.capacity.fast,
+        order,
+        tuple(notes),
+        placement,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _table_plan(problem: _Problem, option: ShardingOption) -> TablePlan:
+    shards = tuple(_shard(problem, shard) for shard in option.shards)
+    return TablePlan(
+        num_embeddings=option.tensor.shape[0],
+        embedding_dim=option.tensor.shape[1],
+        sharding=option.sharding_type,
+        kernel=option.compute_kernel,
+        bytes=sum(table_bytes(problem.config, option.name, shard.rows, shard.columns) for shard in shards),
+        shards=shards,
+    )
+
+
+def _shard(problem: _Problem, shard: Shard) -> TableShard:
+    assert shard.storage is not None
+    assert shard.perf is not None
+    assert shard.rank is not None
+    on_gpu = problem.device.type == "cuda"
+    return TableShard(
+        rank=shard.rank,
+        row=shard.offset[0],
+        column=shard.offset[1],
+        rows=shard.size[0],
+        columns=shard.size[1],
+        fast_bytes=shard.storage.hbm if on_gpu else shard.storage.ddr,
+        host_bytes=shard.storage.ddr if on_gpu else 0,
+        work_ms=shard.perf.total,
+    )
+
+
+def _check_pins(problem: _Problem, pins: Pins) -> None:
+    """Refuse what cannot reshard.
+
+    Raises:
+        UserError: a table's optimizer state cannot follow into the wanted sharding type or number of workers.
+    """
+    for name in problem.names:
+        wanted = problem.config.tables[name].sharding
+        former = pins.sharding.get(name, wanted)
+        if wanted not in ("auto", former) and not {wanted, former} <= CUT_BY_ROWS:
+            raise UserError(
+                f"tables.{name}.sharding={wanted}: this run has the table as {former}, whose optimizer state cannot "
+                f"become {wanted}\nKeep tables.{name}.sharding={former}, or start a new run."
+            )
+        if former == "column_wise" and pins.world_size != problem.world_size:
+            raise UserError(
+                f"tables.{name}.sharding=column_wise: its optimizer state cannot move from {pins.world_size} workers "
+                f"to {problem.world_size}\nGo on with launch.workers={pins.world_size}; a new run may cut it by rows."
+            )

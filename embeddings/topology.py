@@ -1,0 +1,91 @@
+"""The cluster as the sharding planner sees it: workers, hosts, memory and bandwidths.
+
+Memory is measured, or taken from `launch.memory_gib`. Which table goes where is decided in `embeddings.plan`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed.planner import Topology
+
+from configs.errors import UserError
+from configs.schema import LaunchConfig
+
+GIB = 2**30
+_GPU_SHARE = 0.8  # of a measured GPU; the rest is for activations, gradients of the top and communication buffers
+_HOST_SHARE = 0.6  # of a measured host; the rest is for the reader, Ray's object store and the page cache
+_ASSUMED_HOST_GIB_PER_GPU = 128.0  # when planning for machines that are not here
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Bytes per millisecond. Only ratios matter to the planner; torchrec's own numbers, kept for CUDA, are those of a GPU.
+_CPU_BANDWIDTHS: dict[str, Any] = {
+    "ddr_mem_bw": 20 * GIB / 1000,
+    "intra_host_bw": 5 * GIB / 1000,
+    "inter_host_bw": 1 * GIB / 1000,
+}
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Bytes that tables may fill, a worker: of its GPU (0 on CPU), and of its host's memory."""
+
+    gpu: int
+    host: int
+
+    @property
+    def fast(self) -> int:
+        """The memory that tables live in unless a cache is put before it."""
+        return self.gpu or self.host
+
+
+def measure_capacity(
+    launch: LaunchConfig, device: torch.device, local_world_size: int, group: dist.ProcessGroup | None = None
+) -> Capacity:
+    """What tables may fill on this worker; with a process group, the least of all its workers.
+
+    Raises:
+        UserError: the capacity of a GPU is asked for on a machine that has none.
+    """
+    if device.type == "cpu":
+        host = launch.memory_gib * GIB if launch.memory_gib else _HOST_SHARE * host_memory()
+        return _least(Capacity(0, int(host / local_world_size)), device, group)
+    here = torch.cuda.is_available()
+    if not here and launch.memory_gib is None:
+        raise UserError(
+            "launch.memory_gib is not set, and this machine has no GPU to measure\n"
+            "Set it to the GiB that tables may fill of one GPU, about 0.8 of its memory: launch.memory_gib=64"
+        )
+    gpu = launch.memory_gib * GIB if launch.memory_gib else _GPU_SHARE * torch.cuda.mem_get_info(device)[1]
+    host = _HOST_SHARE * host_memory() / local_world_size if here else _ASSUMED_HOST_GIB_PER_GPU * GIB
+    return _least(Capacity(int(gpu), int(host)), device, group)
+
+
+def _least(capacity: Capacity, device: torch.device, group: dist.ProcessGroup | None) -> Capacity:
+    if group is None:
+        return capacity
+    both = torch.tensor([capacity.gpu, capacity.host], device=device)
+    dist.all_reduce(both, dist.ReduceOp.MIN, group)
+    gpu, host = both.tolist()
+    return Capacity(gpu, host)
+
+
+def host_memory() -> int:
+    """Bytes of memory of this machine, or of its container when that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    texts = [Path(limit).read_text().strip() for limit in _LIMITS if Path(limit).exists()]
+    return min([total, *(int(text) for text in texts if text.isdigit())])
+
+
+def topology(device: torch.device, world_size: int, local_world_size: int, capacity: Capacity) -> Topology:
+    """The planner's picture of `world_size` equal workers, `local_world_size` of them a host."""
+    return Topology(
+        world_size=world_size,
+        local_world_size=local_world_size,
+        compute_device=device.type,
+        hbm_cap=capacity.gpu,
+        ddr_cap=capacity.host,
+        **(_CPU_BANDWIDTHS if device.type == "cpu" else {}),
+    )
