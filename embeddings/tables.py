@@ -75,7 +75,8 @@ def local_shards(weight: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
         return
     local = weight.to_local()
     assert isinstance(local, LocalShardsWrapper), type(local)
-    for shard, offsets in zip(local.local_shards(), local.local_offsets(), strict=True):
+    shards = local.local_shards()  # none on a rank that holds nothing of the table, which still has an offset
+    for shard, offsets in zip(shards, local.local_offsets(), strict=False):
         yield shard, (offsets[0], offsets[1])
 
 
