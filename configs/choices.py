@@ -22,7 +22,7 @@ def available(package: str) -> list[str]:
 
 
 def did_you_mean(name: str, names: list[str]) -> str:
-    """"Did you mean x?" for the nearest of `names`, or else all of them."""
+    """ "Did you mean x?" for the nearest of `names`, or else all of them."""
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
 

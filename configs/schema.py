@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -23,6 +23,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic would read `epochs: true` as 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"must not be {str(value).lower()}")
+        return value
+
 
 class GenerateConfig(Section):
     """Synthetic data that the `generate` command writes, and `train` too when `data.root` does not exist."""
@@ -33,7 +41,9 @@ class GenerateConfig(Section):
     rows_per_file: PositiveInt = Field(50_000, description="Rows of one Parquet file.")
     rows_per_row_group: PositiveInt = Field(16_384, description="Rows of one row group: the unit of reading.")
     seed: NonNegativeInt = Field(0, description="Same seed, same files.")
-    options: dict[str, Any] = Field({}, description="Arguments of the generator itself; it lists them when one is unknown.")
+    options: dict[str, Any] = Field(
+        {}, description="Arguments of the generator itself; it lists them when one is unknown."
+    )
 
 
 class DataConfig(Section):
@@ -42,7 +52,9 @@ class DataConfig(Section):
     root: str = Field(description="Folder of the data set: a local path or an fsspec / pyarrow.fs URL.")
     train: str = Field("train", description="Sub-folder of the training part.")
     validation: str = Field("validation", description="Sub-folder of the part that `train` and `evaluate` measure on.")
-    global_batch_size: PositiveInt = Field(4096, description="Rows of one step over all workers; a multiple of `lanes`.")
+    global_batch_size: PositiveInt = Field(
+        4096, description="Rows of one step over all workers; a multiple of `lanes`."
+    )
     lanes: PositiveInt = Field(
         8,
         description="Parallel cursors through the data, fixed for the run and the most workers it can ever use; "
@@ -60,14 +72,18 @@ class DataConfig(Section):
     threads: PositiveInt = Field(1, description="Threads of a worker that decode row groups.")
     prefetch_mib: PositiveInt = Field(256, description="Memory of a worker for decoded rows and batches read ahead.")
     verify_checksums: bool = Field(True, description="Verify Parquet page checksums where they were written.")
-    read_timeout_s: PositiveFloat = Field(120, description="Seconds after which a read is given up and tried once more.")
+    read_timeout_s: PositiveFloat = Field(
+        120, description="Seconds after which a read is given up and tried once more."
+    )
     on_error: Literal["fail", "quarantine"] = Field(
         "fail",
         description="A row group that cannot be read: fail stops all ranks with one message; quarantine trains on, its "
         "rows with weight zero.",
     )
     max_quarantined_fraction: Fraction = Field(0.01, description="Share of the rows that quarantine may drop.")
-    follow: bool = Field(False, description="After the last partition wait for new ones, for ever (order: by_partition).")
+    follow: bool = Field(
+        False, description="After the last partition wait for new ones, for ever (order: by_partition)."
+    )
     generate: GenerateConfig | None = Field(None, description="Write synthetic data when `root` does not exist.")
 
 
@@ -76,7 +92,9 @@ class SparseFeature(Section):
 
     table: str = Field(description="Name of the table; several features may share one.")
     column: str | None = Field(None, description="Parquet column; the feature's name when left out.")
-    transform: str = Field("hash", description="A module of embeddings/transforms: hash, identity, vocabulary, bucketize.")
+    transform: str = Field(
+        "hash", description="A module of embeddings/transforms: hash, identity, vocabulary, bucketize."
+    )
     weights: str | None = Field(None, description="List column of the same lengths with a weight for every ID.")
     max_length: PositiveInt | None = Field(None, description="Longer lists are cut to their last IDs.")
     out_of_range: Literal["error", "drop"] = Field("error", description="identity: an ID outside the table.")
@@ -134,11 +152,15 @@ class ModelConfig(Section):
     expert_layers: Layers = Field((64, 32, 16), description="Widths of every expert, output included.", min_length=1)
     gate_layers: Layers = Field((), description="Hidden widths of every gate before its softmax; none is linear.")
     tower_layers: Layers = Field((32, 16), description="Hidden widths of every task's tower before its logit.")
-    bottom_layers: Layers | None = Field(None, description="shared_bottom, single_task: widths; expert_layers if left out.")
+    bottom_layers: Layers | None = Field(
+        None, description="shared_bottom, single_task: widths; expert_layers if left out."
+    )
     activation: Literal["relu", "gelu", "silu", "leaky_relu", "tanh"] = Field("relu", description="Between layers.")
     normalization: Literal["none", "layer"] = Field("none", description="layer: LayerNorm of the top's input.")
     dropout: Fraction = Field(0.0, description="Dropout after every hidden layer of experts and towers.")
-    gate_dropout: Fraction = Field(0.0, description="Share of experts hidden from a gate in training; the rest is rescaled.")
+    gate_dropout: Fraction = Field(
+        0.0, description="Share of experts hidden from a gate in training; the rest is rescaled."
+    )
     gate_noise: NonNegativeFloat = Field(0.0, description="Standard deviation of noise on gate logits in training.")
     load_balance: NonNegativeFloat = Field(0.0, description="Weight of the penalty on unequal expert load.")
     residual: bool = Field(False, description="Experts add a projection of their input to their output.")
@@ -163,7 +185,9 @@ class TaskConfig(Section):
 class DenseOptimizer(Section):
     """Optimizer of the top, and of tables that are data-parallel."""
 
-    kind: Literal["adam", "adamw", "sgd", "adagrad"] = Field("adam", description="torch.optim's, fused where it can be.")
+    kind: Literal["adam", "adamw", "sgd", "adagrad"] = Field(
+        "adam", description="torch.optim's, fused where it can be."
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="After warm-up.")
     weight_decay: NonNegativeFloat = Field(0.0, description="As torch.optim defines it for this kind.")
     eps: PositiveFloat = Field(1e-8, description="Added to the denominator.")
@@ -190,9 +214,13 @@ class TrainingConfig(Section):
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     sparse_optimizer: SparseOptimizer = SparseOptimizer()
     warmup_steps: NonNegativeInt = Field(0, description="Steps of linear growth of both learning rates from zero.")
-    decay: Literal["constant", "linear", "cosine"] = Field("constant", description="Learning rates after warm-up, to the last step.")
+    decay: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning rates after warm-up, to the last step."
+    )
     clip_gradient_norm: PositiveFloat | None = Field(None, description="Largest norm of the top's gradient.")
-    task_balance: str = Field("fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad.")
+    task_balance: str = Field(
+        "fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad."
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the top; tables keep their type.")
     compile: bool = Field(False, description="torch.compile of the top; costs a minute at start.")
     log_every: PositiveInt = Field(50, description="Steps between two log lines.")
@@ -212,10 +240,16 @@ class LaunchConfig(Section):
     """Workers, and the machines that carry them."""
 
     workers: PositiveInt = Field(1, description="DDP workers; at most data.lanes.")
-    min_workers: PositiveInt | None = Field(None, description="Go on with as few as this when nodes are lost; none: all.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda when the cluster has a GPU a worker.")
+    min_workers: PositiveInt | None = Field(
+        None, description="Go on with as few as this when nodes are lost; none: all."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda when the cluster has a GPU a worker."
+    )
     cpus_per_worker: PositiveInt = Field(1, description="CPU cores that Ray reserves for a worker, and its threads.")
-    workers_per_host: PositiveInt | None = Field(None, description="Workers of one machine, for `plan`; none: all on one.")
+    workers_per_host: PositiveInt | None = Field(
+        None, description="Workers of one machine, for `plan`; none: all on one."
+    )
     memory_gib: PositiveFloat | None = Field(
         None, description="Memory of one GPU (or of the host on CPU) that the planner may fill; none: measured."
     )

@@ -1,0 +1,126 @@
+"""Mistakes that no section of a config shows alone: two keys that contradict each other, a name that leads nowhere.
+
+`check` runs all checks, those of features, tables and tasks (`configs.feature_checks`) and those of the run, here. A
+check takes a `Config` that is valid section by section. What only the data can show is for its reader.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+from configs.choices import available, did_you_mean
+from configs.feature_checks import FEATURE_CHECKS
+from configs.schema import Config
+from configs.yaml_source import Mistake
+
+
+def check(config: Config) -> list[Mistake]:
+    """All that is wrong across the sections of `config`."""
+    return [mistake for one in (*FEATURE_CHECKS, *RUN_CHECKS) for mistake in one(config)]
+
+
+def choices_exist(config: Config) -> Iterator[Mistake]:
+    """Names of modules: a top, a loss, a transform. The modules are not imported."""
+    chosen = [(("model", "top"), "models.tops", config.model.top)]
+    chosen += [(("training", "task_balance"), "models.balance", config.training.task_balance)]
+    chosen += [(("tasks", name, "loss"), "models.losses", task.loss) for name, task in config.tasks.items()]
+    for name, feature in config.sparse_features.items():
+        chosen += [(("features", name, "transform"), "embeddings.transforms", feature.transform)]
+    if config.data.generate:
+        chosen += [(("data", "generate", "kind"), "trainer.data.generators", config.data.generate.kind)]
+    for path, package, name in chosen:
+        if name not in (names := available(package)):
+            yield Mistake(path, f"is not in {package.replace('.', '/')}; {did_you_mean(name, names)}")
+
+
+def lanes_carry_the_batch(config: Config) -> Iterator[Mistake]:
+    data, path = config.data, ("data", "global_batch_size")
+    if data.global_batch_size % data.lanes:
+        lower = data.global_batch_size // data.lanes * data.lanes
+        fitting = f"{lower} or {lower + data.lanes}" if lower else str(data.lanes)
+        message = f"{data.global_batch_size} rows are no multiple of data.lanes = {data.lanes}; use {fitting}"
+        yield Mistake(path, message, also=(("data", "lanes"),))
+    if data.generate and data.generate.train_rows < data.global_batch_size:
+        rows = data.generate.train_rows
+        message = f"a batch of {data.global_batch_size} rows is more than data.generate.train_rows = {rows}"
+        yield Mistake(path, message, also=(("data", "generate", "train_rows"),))
+
+
+def workers_fit(config: Config) -> Iterator[Mistake]:
+    lanes, launch = config.data.lanes, config.launch
+    workers = ("launch", "workers")
+    if launch.workers > lanes:
+        message = f"{launch.workers} workers are more than data.lanes = {lanes}: each reads a lane; raise data.lanes"
+        yield Mistake(workers, message, also=(("data", "lanes"),))
+    if launch.min_workers and launch.min_workers > launch.workers:
+        message = f"is more than launch.workers = {launch.workers}"
+        yield Mistake(("launch", "min_workers"), message, also=(workers,))
+    if launch.workers_per_host and launch.workers % launch.workers_per_host:
+        message = f"launch.workers = {launch.workers} is no multiple of it: hosts carry equally many"
+        yield Mistake(("launch", "workers_per_host"), message, also=(workers,))
+
+
+def follow_has_partitions(config: Config) -> Iterator[Mistake]:
+    data = config.data
+    if data.follow and data.order != "by_partition":
+        message = f"needs data.order: by_partition, which is {data.order}"
+        yield Mistake(("data", "follow"), message, also=(("data", "order"),))
+    if data.follow and config.training.epochs > 1:
+        message = "with data.follow the first epoch never ends; use 1"
+        yield Mistake(("training", "epochs"), message, also=(("data", "follow"),))
+
+
+def steps_are_reached(config: Config) -> Iterator[Mistake]:
+    training, last = config.training, ("training", "max_steps")
+    if training.max_steps is None:
+        return
+    if training.warmup_steps >= training.max_steps:
+        message = f"warm-up would not end before training.max_steps = {training.max_steps}"
+        yield Mistake(("training", "warmup_steps"), message, also=(last,))
+    if training.profile_at and training.profile_at > training.max_steps:
+        message = f"is after the last step, training.max_steps = {training.max_steps}"
+        yield Mistake(("training", "profile_at"), message, also=(last,))
+
+
+def optimizer_is_there(config: Config) -> Iterator[Mistake]:
+    """What the fused kernels of the tables cannot do."""
+    sparse = config.training.sparse_optimizer
+    kind = ("training", "sparse_optimizer", "kind")
+    if sparse.kind == "adam" and config.launch.device == "cpu":
+        message = "the tables have no fused Adam on CPU; use rowwise_adagrad, adagrad or sgd"
+        yield Mistake(kind, message, also=(("launch", "device"),))
+    if sparse.weight_decay and sparse.kind in ("sgd", "adagrad"):
+        message = f"fused {sparse.kind} has no weight decay; use rowwise_adagrad, or 0"
+        yield Mistake((*kind[:-1], "weight_decay"), message, also=(kind,))
+
+
+def elastic_tables_reshard(config: Config) -> Iterator[Mistake]:
+    """Row state of a column-wise table is kept per shard of columns: it belongs to one number of workers."""
+    fewest = config.launch.min_workers or config.launch.workers
+    for name, table in config.tables.items():
+        if table.sharding == "column_wise" and fewest < config.launch.workers:
+            message = f"a column_wise table cannot move to launch.min_workers = {fewest} workers; use auto"
+            yield Mistake(("tables", name, "sharding"), message, also=(("launch",),))
+
+
+def folders_are_apart(config: Config) -> Iterator[Mistake]:
+    """A run inside its data would be read as data; data inside a run would be deleted with it."""
+    run, root = PurePosixPath(config.training.run_dir), PurePosixPath(config.data.root)
+    parts = [root / config.data.train, root / config.data.validation]
+    if run == root or any(part in (run, *run.parents) for part in parts):
+        message = f"lies inside the data, data.root = {root}; use another folder"
+        yield Mistake(("training", "run_dir"), message, also=(("data",),))
+    elif run in root.parents:
+        message = f"lies inside training.run_dir = {run}, which --overwrite deletes; use another folder"
+        yield Mistake(("data", "root"), message, also=(("training", "run_dir"),))
+
+
+RUN_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
+    choices_exist,
+    lanes_carry_the_batch,
+    workers_fit,
+    follow_has_partitions,
+    steps_are_reached,
+    optimizer_is_there,
+    elastic_tables_reshard,
+    folders_are_apart,
+)

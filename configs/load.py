@@ -1,0 +1,158 @@
+"""A config file and overrides -> a validated `Config`, or one `UserError` that names every mistake with file and line.
+
+Reading and merging are in `configs.merge`, the checks across sections in `configs.checks`.
+"""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from configs.checks import check
+from configs.errors import UserError
+from configs.merge import escape, read
+from configs.mistakes import from_pydantic, key_path, models_at
+from configs.schema import Config
+from configs.yaml_source import Mistake, Origin, Path, Source, scalar
+
+
+def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> Config:
+    """The run that the file `path` describes, with `section.key=value` overrides on top.
+
+    Raises:
+        UserError: every mistake of the file, its includes and the overrides, one a line.
+    """
+    source = read(FilePath(path), overrides)
+    config, mistakes = _validate(source)
+    if mistakes or config is None:
+        raise UserError(_report(str(path), source, mistakes))
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """YAML with every key written out; `load_config` gives an equal config (unless a text is `???`)."""
+    values = escape(config.model_dump())
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what any YAML reader, 1.1 or 1.2, would not take as text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if scalar(text) == text else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _validate(source: Source) -> tuple[Config | None, list[Mistake]]:
+    """The config and no mistake; or all mistakes: of the text, of the schema, and across sections."""
+    mistakes = list(source.mistakes)
+    values = _numbers_as_text(source)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        mistakes += [found for found in from_pydantic(error) if not _follows(found, mistakes)]
+        config = _mend(values)
+    if config is not None:
+        mistakes += [found for found in check(config) if not _follows(found, mistakes)]
+    return config, mistakes
+
+
+def _follows(mistake: Mistake, known: list[Mistake]) -> bool:
+    """Whether `mistake` only follows from a known one: a path of it is the place of that, or above or below it."""
+    pairs = [(path, other.path) for path in (mistake.path, *mistake.also) for other in known if other.path]
+    return any(path[: len(other)] == other[: len(path)] for path, other in pairs)
+
+
+def _numbers_as_text(source: Source) -> dict[str, Any]:
+    """The values; where the schema wants text, a number counts as the text that was written (`train: 20220504`)."""
+    values = copy.deepcopy(source.values)
+    try:
+        Config.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            path = key_path(item["loc"])
+            origin = source.origins.get(path)
+            if item["type"] == "string_type" and origin and scalar(origin.text or "") == item["input"] is not None:
+                _container(values, path)[path[-1]] = origin.text
+    return values
+
+
+def _container(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    for key in path[:-1]:
+        values = values[key]
+    return values
+
+
+def _mend(values: dict[str, Any]) -> Config | None:
+    """A valid config near an invalid one, so that the checks across sections can run; None when none is near."""
+    values = copy.deepcopy(values)
+    for _ in range(4):
+        try:
+            return Config.model_validate(values)
+        except ValidationError as error:
+            for mistake in from_pydantic(error):
+                _mend_one(values, mistake)
+    return None
+
+
+def _mend_one(values: dict[str, Any], mistake: Mistake) -> None:
+    """Leave out a wrong value, put in a missing one."""
+    *parents, key = mistake.path
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):  # the mistake is inside a list: leave that out
+            values.pop(parent, None)
+            return
+        values = values[parent]
+    if mistake.message != "is missing":
+        values.pop(key, None)
+    elif key in ("num_embeddings", "embedding_dim"):
+        values[key] = 4
+    else:
+        values[key] = {} if models_at(mistake.path) or len(mistake.path) == 1 else "?"
+
+
+def _report(path: str, source: Source, mistakes: list[Mistake]) -> str:
+    located = [(mistake, _origin(mistake, source) or Origin(path, 1)) for mistake in mistakes]
+    located.sort(key=lambda pair: (pair[1].line is None, pair[1].file, pair[1].line or 0))
+    lines = dict.fromkeys(f"{origin}: {_where(mistake, source)}{mistake.message}" for mistake, origin in located)
+    if len(lines) == 1:
+        return f"{next(iter(lines))}\nCorrect it; nothing was started."
+    return "\n  ".join([f"{path}: {len(lines)} mistakes; nothing was started. Correct these:", *lines])
+
+
+def _where(mistake: Mistake, source: Source) -> str:
+    """`tables.user.embedding_dim = 7: `"""
+    if not mistake.path:
+        return ""
+    value: Any = source.values
+    for key in mistake.path:
+        value = value.get(key) if isinstance(value, dict) else value
+    text = str(value).lower() if isinstance(value, bool) else value
+    shown = f" = {text}" if isinstance(value, str | int | float) else ""
+    return f"{'.'.join(mistake.path)}{shown}: "
+
+
+def _origin(mistake: Mistake, source: Source) -> Origin | None:
+    """Where the value was written, or another that the mistake depends on, or else what is nearest around them."""
+    if mistake.origin:
+        return mistake.origin
+    paths = (mistake.path, *mistake.also)
+    written = [source.origins[path] for path in paths if path in source.origins]
+    return written[0] if written else _nearest(mistake.path, source)
+
+
+def _nearest(path: Path, source: Source) -> Origin | None:
+    for depth in range(len(path), -1, -1):
+        inside = [origin for other, origin in source.origins.items() if other[:depth] == path[:depth]]
+        if inside:
+            return inside[0]
+    return None
