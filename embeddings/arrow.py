@@ -52,7 +52,7 @@ def flatten(array: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     if pt.is_list(array.type) or pt.is_large_list(array.type):
         return _flatten_offsets(array)
     if is_list(array.type):
-        lengths = pc.fill_null(pc.list_value_length(array), 0)
+        lengths = pc.fill_null(pc.list_value_length(array), 0)  # pyright: ignore[reportAttributeAccessIssue]
         return _plain(array.flatten()), lengths.to_numpy(zero_copy_only=False).astype(np.int32)
     return _plain(array), np.ones(len(array), np.int32)
 
