@@ -50,9 +50,8 @@ def labels_are_no_inputs(config: Config) -> Iterator[Mistake]:
 
 
 def weights_are_no_inputs(config: Config) -> Iterator[Mistake]:
-    weights = {("tasks", name, "weight_column"): task.weight_column for name, task in config.tasks.items()}
-    weights["data", "weight_column"] = config.data.weight_column
-    for path, column in weights.items():
+    weights = [(("tasks", name, "weight_column"), task.weight_column) for name, task in config.tasks.items()]
+    for path, column in (*weights, (("data", "weight_column"), config.data.weight_column)):
         for feature in _readers(config, column):
             message = f"the weight of a row is an input too; remove it, or features.{feature}"
             yield Mistake(path, message, also=(("features", feature),))

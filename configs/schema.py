@@ -35,14 +35,14 @@ class Section(BaseModel):
 class GenerateConfig(Section):
     """Synthetic data that the `generate` command writes, and `train` too when `data.root` does not exist."""
 
-    kind: str = Field("feed", description="A module of trainer/data/generators: feed, reference or regression.")
-    train_rows: PositiveInt = Field(200_000, description="Rows of the training part.")
-    validation_rows: NonNegativeInt = Field(20_000, description="Rows of the validation part; 0 writes none.")
-    rows_per_file: PositiveInt = Field(50_000, description="Rows of one Parquet file.")
-    rows_per_row_group: PositiveInt = Field(16_384, description="Rows of one row group: the unit of reading.")
-    seed: NonNegativeInt = Field(0, description="Same seed, same files.")
+    kind: str = Field(default="feed", description="A module of trainer/data/generators: feed, reference or regression.")
+    train_rows: PositiveInt = Field(default=200_000, description="Rows of the training part.")
+    validation_rows: NonNegativeInt = Field(default=20_000, description="Rows of the validation part; 0 writes none.")
+    rows_per_file: PositiveInt = Field(default=50_000, description="Rows of one Parquet file.")
+    rows_per_row_group: PositiveInt = Field(default=16_384, description="Rows of one row group: the unit of reading.")
+    seed: NonNegativeInt = Field(default=0, description="Same seed, same files.")
     options: dict[str, Any] = Field(
-        {}, description="Arguments of the generator itself; it lists them when one is unknown."
+        default={}, description="Arguments of the generator itself; it lists them when one is unknown."
     )
 
 
@@ -50,70 +50,79 @@ class DataConfig(Section):
     """Where rows come from and in which order they are trained."""
 
     root: str = Field(description="Folder of the data set: a local path or an fsspec / pyarrow.fs URL.")
-    train: str = Field("train", description="Sub-folder of the training part.")
-    validation: str = Field("validation", description="Sub-folder of the part that `train` and `evaluate` measure on.")
+    train: str = Field(default="train", description="Sub-folder of the training part.")
+    validation: str = Field(
+        default="validation", description="Sub-folder of the part that `train` and `evaluate` measure on."
+    )
     global_batch_size: PositiveInt = Field(
-        4096, description="Rows of one step over all workers; a multiple of `lanes`."
+        default=4096, description="Rows of one step over all workers; a multiple of `lanes`."
     )
     lanes: PositiveInt = Field(
-        8,
+        default=8,
         description="Parallel cursors through the data, fixed for the run and the most workers it can ever use; "
         "more lanes keep more row groups open.",
     )
     order: Literal["shuffled", "by_partition", "sequential"] = Field(
-        "shuffled",
+        default="shuffled",
         description="shuffled: row groups of the whole set are permuted each epoch; by_partition: folders one after "
         "another, permuted inside; sequential: as the files stand, rows too.",
     )
     shuffle_window: NonNegativeInt = Field(
-        16_384, description="Rows of a lane that are permuted together; 0 keeps the rows of a row group in order."
+        default=16_384,
+        description="Rows of a lane that are permuted together; 0 keeps the rows of a row group in order.",
     )
-    weight_column: str | None = Field(None, description="Column that multiplies every task's loss of a row.")
-    threads: PositiveInt = Field(1, description="Threads of a worker that decode row groups.")
-    prefetch_mib: PositiveInt = Field(256, description="Memory of a worker for decoded rows and batches read ahead.")
-    verify_checksums: bool = Field(True, description="Verify Parquet page checksums where they were written.")
+    weight_column: str | None = Field(default=None, description="Column that multiplies every task's loss of a row.")
+    threads: PositiveInt = Field(default=1, description="Threads of a worker that decode row groups.")
+    prefetch_mib: PositiveInt = Field(
+        default=256, description="Memory of a worker for decoded rows and batches read ahead."
+    )
+    verify_checksums: bool = Field(default=True, description="Verify Parquet page checksums where they were written.")
     read_timeout_s: PositiveFloat = Field(
-        120, description="Seconds after which a read is given up and tried once more."
+        default=120, description="Seconds after which a read is given up and tried once more."
     )
     on_error: Literal["fail", "quarantine"] = Field(
-        "fail",
+        default="fail",
         description="A row group that cannot be read: fail stops all ranks with one message; quarantine trains on, its "
         "rows with weight zero.",
     )
-    max_quarantined_fraction: Fraction = Field(0.01, description="Share of the rows that quarantine may drop.")
+    max_quarantined_fraction: Fraction = Field(default=0.01, description="Share of the rows that quarantine may drop.")
     follow: bool = Field(
-        False, description="After the last partition wait for new ones, for ever (order: by_partition)."
+        default=False, description="After the last partition wait for new ones, for ever (order: by_partition)."
     )
-    generate: GenerateConfig | None = Field(None, description="Write synthetic data when `root` does not exist.")
+    generate: GenerateConfig | None = Field(
+        default=None, description="Write synthetic data when `root` does not exist."
+    )
 
 
 class SparseFeature(Section):
     """A column of IDs, single or lists, that is looked up in a table."""
 
     table: str = Field(description="Name of the table; several features may share one.")
-    column: str | None = Field(None, description="Parquet column; the feature's name when left out.")
+    column: str | None = Field(default=None, description="Parquet column; the feature's name when left out.")
     transform: str = Field(
-        "hash", description="A module of embeddings/transforms: hash, identity, vocabulary, bucketize."
+        default="hash", description="A module of embeddings/transforms: hash, identity, vocabulary, bucketize."
     )
-    weights: str | None = Field(None, description="List column of the same lengths with a weight for every ID.")
-    max_length: PositiveInt | None = Field(None, description="Longer lists are cut to their last IDs.")
-    out_of_range: Literal["error", "drop"] = Field("error", description="identity: an ID outside the table.")
-    vocabulary: str | None = Field(None, description="vocabulary: text file, one ID a line; others share row 0.")
-    boundaries: tuple[float, ...] = Field((), description="bucketize: increasing upper edges of the buckets.")
-    options: dict[str, Any] = Field({}, description="Arguments of a transform of your own.")
+    weights: str | None = Field(default=None, description="List column of the same lengths with a weight for every ID.")
+    max_length: PositiveInt | None = Field(default=None, description="Longer lists are cut to their last IDs.")
+    out_of_range: Literal["error", "drop"] = Field(default="error", description="identity: an ID outside the table.")
+    vocabulary: str | None = Field(
+        default=None, description="vocabulary: text file, one ID a line; others share row 0."
+    )
+    boundaries: tuple[float, ...] = Field(default=(), description="bucketize: increasing upper edges of the buckets.")
+    options: dict[str, Any] = Field(default={}, description="Arguments of a transform of your own.")
 
 
 class DenseFeature(Section):
     """A numeric column, or a list column of fixed width, that enters the model as numbers."""
 
-    column: str | None = Field(None, description="Parquet column; the feature's name when left out.")
+    column: str | None = Field(default=None, description="Parquet column; the feature's name when left out.")
     transform: Literal["none", "log1p", "standardize"] = Field(
-        "none", description="log1p: sign(x)*log(1+|x|); standardize: (x - mean) / std."
+        default="none", description="log1p: sign(x)*log(1+|x|); standardize: (x - mean) / std."
     )
-    width: PositiveInt = Field(1, description="1 for a scalar column; the length of every list otherwise.")
-    default: float = Field(0.0, description="Value of a null, before the transform.")
-    mean: float = Field(0.0, description="standardize: subtracted.")
-    std: PositiveFloat = Field(1.0, description="standardize: divided by.")
+    width: PositiveInt = Field(default=1, description="1 for a scalar column; the length of every list otherwise.")
+    default: float = Field(default=0.0, description="Value of a null, before the transform.")
+    mean: float = Field(default=0.0, description="standardize: subtracted.")
+    std: PositiveFloat = Field(default=1.0, description="standardize: divided by.")
 
 
 def _feature_kind(value: Any) -> str:
@@ -132,130 +141,158 @@ class TableConfig(Section):
 
     num_embeddings: PositiveInt = Field(description="Rows of the table.")
     embedding_dim: PositiveInt = Field(description="Width of a row; a multiple of 4.", multiple_of=4)
-    pooling: Literal["sum", "mean"] = Field("sum", description="How the rows of an ID list become one.")
-    data_type: Literal["fp32", "fp16"] = Field("fp32", description="fp16 halves the memory of the weights.")
+    pooling: Literal["sum", "mean"] = Field(default="sum", description="How the rows of an ID list become one.")
+    data_type: Literal["fp32", "fp16"] = Field(default="fp32", description="fp16 halves the memory of the weights.")
     sharding: Literal["auto", "row_wise", "table_wise", "column_wise", "table_row_wise", "data_parallel"] = Field(
-        "auto", description="auto lets the planner choose among row_wise and table_wise, which reshard exactly."
+        default="auto", description="auto lets the planner choose among row_wise and table_wise, which reshard exactly."
     )
     init_scale: PositiveFloat | None = Field(
-        None, description="Rows start uniform in [-s, s]; left out, s = 1/sqrt(num_embeddings)."
+        default=None, description="Rows start uniform in [-s, s]; left out, s = 1/sqrt(num_embeddings)."
     )
 
 
 class ModelConfig(Section):
     """The dense part above the tables. `compare` switches `top` and keeps the rest."""
 
-    top: str = Field("mmoe", description="A module of models/tops: single_task, shared_bottom, moe, mmoe, ple.")
-    num_experts: PositiveInt = Field(4, description="Experts (in ple: shared experts of a level).")
-    num_task_experts: PositiveInt = Field(1, description="ple: experts of each task in a level.")
-    num_levels: PositiveInt = Field(2, description="ple: stacked extraction levels.")
-    expert_layers: Layers = Field((64, 32, 16), description="Widths of every expert, output included.", min_length=1)
-    gate_layers: Layers = Field((), description="Hidden widths of every gate before its softmax; none is linear.")
-    tower_layers: Layers = Field((32, 16), description="Hidden widths of every task's tower before its logit.")
+    top: str = Field(default="mmoe", description="A module of models/tops: single_task, shared_bottom, moe, mmoe, ple.")
+    num_experts: PositiveInt = Field(default=4, description="Experts (in ple: shared experts of a level).")
+    num_task_experts: PositiveInt = Field(default=1, description="ple: experts of each task in a level.")
+    num_levels: PositiveInt = Field(default=2, description="ple: stacked extraction levels.")
+    expert_layers: Layers = Field(
+        default=(64, 32, 16), description="Widths of every expert, output included.", min_length=1
+    )
+    gate_layers: Layers = Field(
+        default=(), description="Hidden widths of every gate before its softmax; none is linear."
+    )
+    tower_layers: Layers = Field(default=(32, 16), description="Hidden widths of every task's tower before its logit.")
     bottom_layers: Layers | None = Field(
-        None, description="shared_bottom, single_task: widths; expert_layers if left out."
+        default=None, description="shared_bottom, single_task: widths; expert_layers if left out."
     )
-    activation: Literal["relu", "gelu", "silu", "leaky_relu", "tanh"] = Field("relu", description="Between layers.")
-    normalization: Literal["none", "layer"] = Field("none", description="layer: LayerNorm of the top's input.")
-    dropout: Fraction = Field(0.0, description="Dropout after every hidden layer of experts and towers.")
+    activation: Literal["relu", "gelu", "silu", "leaky_relu", "tanh"] = Field(
+        default="relu", description="Between layers."
+    )
+    normalization: Literal["none", "layer"] = Field(default="none", description="layer: LayerNorm of the top's input.")
+    dropout: Fraction = Field(default=0.0, description="Dropout after every hidden layer of experts and towers.")
     gate_dropout: Fraction = Field(
-        0.0, description="Share of experts hidden from a gate in training; the rest is rescaled."
+        default=0.0, description="Share of experts hidden from a gate in training; the rest is rescaled."
     )
-    gate_noise: NonNegativeFloat = Field(0.0, description="Standard deviation of noise on gate logits in training.")
-    load_balance: NonNegativeFloat = Field(0.0, description="Weight of the penalty on unequal expert load.")
-    residual: bool = Field(False, description="Experts add a projection of their input to their output.")
-    options: dict[str, Any] = Field({}, description="Arguments of a top of your own.")
+    gate_noise: NonNegativeFloat = Field(
+        default=0.0, description="Standard deviation of noise on gate logits in training."
+    )
+    load_balance: NonNegativeFloat = Field(default=0.0, description="Weight of the penalty on unequal expert load.")
+    residual: bool = Field(default=False, description="Experts add a projection of their input to their output.")
+    options: dict[str, Any] = Field(default={}, description="Arguments of a top of your own.")
 
 
 class TaskConfig(Section):
     """One target: its label, loss and tower."""
 
-    label: str | None = Field(None, description="Label column; the task's name when left out. Null masks the row.")
-    loss: str = Field("bce", description="A module of models/losses: bce, mse, huber, focal.")
-    output: Literal["auto", "sigmoid", "identity"] = Field(
-        "auto", description="From logit to prediction; auto: sigmoid for bce and focal, identity otherwise."
+    label: str | None = Field(
+        default=None, description="Label column; the task's name when left out. Null masks the row."
     )
-    weight: NonNegativeFloat = Field(1.0, description="Factor of this task's loss; 0 only watches the task.")
-    positive_weight: PositiveFloat = Field(1.0, description="Factor of rows whose label is 1.")
-    weight_column: str | None = Field(None, description="Column that multiplies this task's loss of a row.")
-    tower_layers: Layers | None = Field(None, description="In place of model.tower_layers.")
-    options: dict[str, Any] = Field({}, description="Arguments of the loss: huber has delta, focal gamma and alpha.")
+    loss: str = Field(default="bce", description="A module of models/losses: bce, mse, huber, focal.")
+    output: Literal["auto", "sigmoid", "identity"] = Field(
+        default="auto", description="From logit to prediction; auto: sigmoid for bce and focal, identity otherwise."
+    )
+    weight: NonNegativeFloat = Field(default=1.0, description="Factor of this task's loss; 0 only watches the task.")
+    positive_weight: PositiveFloat = Field(default=1.0, description="Factor of rows whose label is 1.")
+    weight_column: str | None = Field(default=None, description="Column that multiplies this task's loss of a row.")
+    tower_layers: Layers | None = Field(default=None, description="In place of model.tower_layers.")
+    options: dict[str, Any] = Field(
+        default={}, description="Arguments of the loss: huber has delta, focal gamma and alpha."
+    )
 
 
 class DenseOptimizer(Section):
     """Optimizer of the top, and of tables that are data-parallel."""
 
     kind: Literal["adam", "adamw", "sgd", "adagrad"] = Field(
-        "adam", description="torch.optim's, fused where it can be."
+        default="adam", description="torch.optim's, fused where it can be."
     )
-    learning_rate: PositiveFloat = Field(1e-3, description="After warm-up.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="As torch.optim defines it for this kind.")
-    eps: PositiveFloat = Field(1e-8, description="Added to the denominator.")
+    learning_rate: PositiveFloat = Field(default=1e-3, description="After warm-up.")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="As torch.optim defines it for this kind.")
+    eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
 
 
 class SparseOptimizer(Section):
     """Optimizer of the tables, fused into their backward pass."""
 
     kind: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(
-        "rowwise_adagrad", description="rowwise_adagrad keeps one number a row; adam needs CUDA."
+        default="rowwise_adagrad", description="rowwise_adagrad keeps one number a row; adam needs CUDA."
     )
-    learning_rate: PositiveFloat = Field(0.05, description="Constant but for warm-up.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="L2 on the rows that a batch touches.")
-    eps: PositiveFloat = Field(1e-8, description="Added to the denominator.")
+    learning_rate: PositiveFloat = Field(default=0.05, description="Constant but for warm-up.")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="L2 on the rows that a batch touches.")
+    eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
 
 
 class TrainingConfig(Section):
     """How long, how fast, how exact, and what to log."""
 
     run_dir: str = Field(description="Everything that the run writes.")
-    epochs: PositiveInt = Field(1, description="Passes over the training part.")
-    max_steps: PositiveInt | None = Field(None, description="Stop after so many steps, whatever `epochs` says.")
-    seed: NonNegativeInt = Field(0, description="Of initial weights, sample order and dropout.")
+    epochs: PositiveInt = Field(default=1, description="Passes over the training part.")
+    max_steps: PositiveInt | None = Field(default=None, description="Stop after so many steps, whatever `epochs` says.")
+    seed: NonNegativeInt = Field(default=0, description="Of initial weights, sample order and dropout.")
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     sparse_optimizer: SparseOptimizer = SparseOptimizer()
-    warmup_steps: NonNegativeInt = Field(0, description="Steps of linear growth of both learning rates from zero.")
+    warmup_steps: NonNegativeInt = Field(
+        default=0, description="Steps of linear growth of both learning rates from zero."
+    )
     decay: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="Learning rates after warm-up, to the last step."
+        default="constant", description="Learning rates after warm-up, to the last step."
     )
-    clip_gradient_norm: PositiveFloat | None = Field(None, description="Largest norm of the top's gradient.")
+    clip_gradient_norm: PositiveFloat | None = Field(default=None, description="Largest norm of the top's gradient.")
     task_balance: str = Field(
-        "fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad."
+        default="fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad."
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the top; tables keep their type.")
-    compile: bool = Field(False, description="torch.compile of the top; costs a minute at start.")
-    log_every: PositiveInt = Field(50, description="Steps between two log lines.")
-    evaluate_every: NonNegativeInt = Field(0, description="Steps between evaluations; 0: at the end of every epoch.")
-    profile_at: PositiveInt | None = Field(None, description="Step at which ten steps are traced into profile/.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16: autocast of the top; tables keep their type."
+    )
+    compile: bool = Field(default=False, description="torch.compile of the top; costs a minute at start.")
+    log_every: PositiveInt = Field(default=50, description="Steps between two log lines.")
+    evaluate_every: NonNegativeInt = Field(
+        default=0, description="Steps between evaluations; 0: at the end of every epoch."
+    )
+    profile_at: PositiveInt | None = Field(
+        default=None, description="Step at which ten steps are traced into profile/."
+    )
 
 
 class CheckpointConfig(Section):
     """When the state of a run is saved."""
 
-    every_steps: NonNegativeInt = Field(1000, description="Steps between checkpoints; 0: only at the end of an epoch.")
-    keep: PositiveInt = Field(3, description="Complete checkpoints kept; older ones are deleted.")
-    asynchronous: bool = Field(True, description="Write while training goes on; at most one is in flight.")
+    every_steps: NonNegativeInt = Field(
+        default=1000, description="Steps between checkpoints; 0: only at the end of an epoch."
+    )
+    keep: PositiveInt = Field(default=3, description="Complete checkpoints kept; older ones are deleted.")
+    asynchronous: bool = Field(default=True, description="Write while training goes on; at most one is in flight.")
 
 
 class LaunchConfig(Section):
     """Workers, and the machines that carry them."""
 
-    workers: PositiveInt = Field(1, description="DDP workers; at most data.lanes.")
+    workers: PositiveInt = Field(default=1, description="DDP workers; at most data.lanes.")
     min_workers: PositiveInt | None = Field(
-        None, description="Go on with as few as this when nodes are lost; none: all."
+        default=None, description="Go on with as few as this when nodes are lost; none: all."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda when the cluster has a GPU a worker."
+        default="auto", description="auto: cuda when the cluster has a GPU a worker."
     )
-    cpus_per_worker: PositiveInt = Field(1, description="CPU cores that Ray reserves for a worker, and its threads.")
+    cpus_per_worker: PositiveInt = Field(
+        default=1, description="CPU cores that Ray reserves for a worker, and its threads."
+    )
     workers_per_host: PositiveInt | None = Field(
-        None, description="Workers of one machine, for `plan`; none: all on one."
+        default=None, description="Workers of one machine, for `plan`; none: all on one."
     )
     memory_gib: PositiveFloat | None = Field(
-        None, description="Memory of one GPU (or of the host on CPU) that the planner may fill; none: measured."
+        default=None, description="Memory of one GPU (or of the host on CPU) that the planner may fill; none: measured."
     )
-    address: str | None = Field(None, description="Ray cluster; none: RAY_ADDRESS, a running one, or a new local one.")
-    max_failures: int = Field(8, ge=-1, description="Failures that the run survives; -1: any number.")
-    timeout_s: PositiveFloat = Field(600, description="Seconds after which a stuck collective fails the worker group.")
+    address: str | None = Field(
+        default=None, description="Ray cluster; none: RAY_ADDRESS, a running one, or a new local one."
+    )
+    max_failures: int = Field(default=8, ge=-1, description="Failures that the run survives; -1: any number.")
+    timeout_s: PositiveFloat = Field(
+        default=600, description="Seconds after which a stuck collective fails the worker group."
+    )
 
 
 class Config(Section):
