@@ -1,0 +1,124 @@
+"""Exact area under the ROC curve over any number of rows and ranks: weighted, with ties, and grouped (GAUC).
+
+AUC is the chance that a positive scores above a negative, ties counting one half (Mann and Whitney 1947), pairs
+weighted by the product of their weights. Rows are exchanged so that no rank ever holds the whole set: for AUC every
+rank takes a range of scores, for GAUC the groups that hash to it. Both are exact: the same number, up to the rounding
+of float64 sums, for one rank and for many. Where the rows come from is `metrics`' business.
+
+Labels may be soft: a row of weight w and label y is w*y of positive and w*(1-y) of negative mass.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainer.collectives import Group, exchange, gather_over_ranks, ranks, sum_over_ranks
+
+SAMPLES = 256  # scores that a rank shows the others, from which the cuts between ranges are chosen
+
+
+def auc(scores: Tensor, labels: Tensor, weights: Tensor, group: Group = None) -> float:
+    """AUC of this rank's rows joined with those of all others; NaN without positives, negatives, or with a NaN score.
+
+    scores, labels, weights: [n] each, n may differ by rank and be zero. Every rank gets the answer. A rank holds
+    about (all rows) / (ranks) distinct scores at any time: equal scores travel as one.
+    """
+    rows = torch.stack((scores.double(), *_masses(labels, weights)), dim=1)
+    broken = sum_over_ranks(torch.isnan(rows).any().double(), group)
+    scores, masses = _merge_ties(rows[:, 0], rows[:, 1:])
+    if ranks(group) > 1:
+        destination = torch.bucketize(scores, _cuts(scores, group))
+        rows = exchange(torch.cat((scores[:, None], masses), dim=1), destination, group)
+        scores, masses = _merge_ties(rows[:, 0], rows[:, 1:])
+    positive, negative = masses.unbind(1)
+    pairs = (positive * (negative.cumsum(0) - negative / 2)).sum()
+    ranges = gather_over_ranks(torch.stack((positive.sum(), negative.sum(), pairs)), group)  # [W, 3], scores rising
+    positives, negatives, pairs = ranges.cpu().unbind(1)
+    below = negatives.cumsum(0) - negatives  # negatives of lower ranges
+    area, total = float((pairs + positives * below).sum()), float(positives.sum() * negatives.sum())
+    return area / total if total > 0 and not float(broken) else math.nan
+
+
+def grouped_auc(scores: Tensor, labels: Tensor, weights: Tensor, groups: Tensor, group: Group = None) -> float:
+    """Mean of the AUC inside each group, weighted by the group's sum of weights (Zhu et al. 2017, GAUC).
+
+    groups: [n] int64, any values (user ids, say); a group's rows may lie on many ranks. Groups without a positive or
+    without a negative have no AUC and do not count. NaN if no group counts or a score is NaN.
+    """
+    rows = torch.stack((scores.double(), *_masses(labels, weights)), dim=1)
+    broken = sum_over_ranks(torch.isnan(rows).any().double(), group)
+    if ranks(group) > 1:
+        destination = _mix(groups) % ranks(group)
+        rows, groups = exchange(rows, destination, group), exchange(groups[:, None], destination, group)[:, 0]
+    order = torch.argsort(rows[:, 0], stable=True)
+    order = order[torch.argsort(groups[order], stable=True)]
+    rows, groups = rows[order], groups[order]
+    ids = _runs(groups)
+    ties = _runs(torch.stack((ids.double(), rows[:, 0]), dim=1))
+    masses = _sum_runs(rows[:, 1:], ties)
+    sums = sum_over_ranks(_weigh_groups(masses, _first(ids, ties)), group)
+    area, weight = sums.tolist()
+    return area / weight if weight > 0 and not float(broken) else math.nan
+
+
+def _weigh_groups(masses: Tensor, ids: Tensor) -> Tensor:
+    """[2]: sums of (group's AUC * its weight) and of weights. masses [n, 2]: by group `ids` [n], then rising score."""
+    positive, negative = masses.unbind(1)
+    totals = _sum_runs(masses, ids)
+    below = negative.cumsum(0) - (totals[:, 1].cumsum(0) - totals[:, 1])[ids]  # of the same group, this score included
+    pairs = _sum_runs((positive * (below - negative / 2))[:, None], ids)[:, 0]
+    product, weight = totals.prod(1), totals.sum(1)
+    counts = product > 0
+    return torch.stack(((pairs[counts] / product[counts] * weight[counts]).sum(), weight[counts].sum()))
+
+
+def _masses(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    labels, weights = labels.double(), weights.double()
+    return weights * labels, weights * (1 - labels)
+
+
+def _merge_ties(scores: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct scores, rising, and the sum of `masses` [n, 2] at each."""
+    scores, order = torch.sort(scores)
+    ids = _runs(scores)
+    return _first(scores, ids), _sum_runs(masses[order], ids)
+
+
+def _runs(values: Tensor) -> Tensor:
+    """[n] int64: 0, 1, 2, ... for each run of equal rows of `values` [n] or [n, C]."""
+    changed = values[1:] != values[:-1]
+    changed = changed if changed.dim() == 1 else changed.any(1)
+    return torch.cat((changed.new_zeros(min(len(values), 1)), changed)).cumsum(0)
+
+
+def _sum_runs(values: Tensor, ids: Tensor) -> Tensor:
+    """[runs, C]: `values` [n, C] summed over each run."""
+    runs = int(ids[-1]) + 1 if len(ids) else 0
+    return values.new_zeros((runs, values.shape[1])).index_add_(0, ids, values)
+
+
+def _first(values: Tensor, ids: Tensor) -> Tensor:
+    """The first of `values` [n] in each run."""
+    starts = torch.cat((ids.new_ones(min(len(ids), 1)), ids[1:] - ids[:-1])).bool()
+    return values[starts]
+
+
+def _cuts(scores: Tensor, group: Group) -> Tensor:
+    """[W - 1] scores that cut the distinct scores of all ranks into about equal ranges; the same on every rank."""
+    count, world = len(scores), ranks(group)
+    sample = scores.new_full((SAMPLES + 1,), math.inf)
+    if count:
+        places = torch.linspace(0, count - 1, SAMPLES, device=scores.device).round().long()
+        sample[:SAMPLES] = scores[places]
+    sample[SAMPLES] = count
+    shown = gather_over_ranks(sample, group)
+    values, order = shown[:, :SAMPLES].flatten().sort()
+    share = (shown[:, SAMPLES:] / SAMPLES).expand(-1, SAMPLES).flatten()[order].cumsum(0)
+    targets = torch.arange(1, world, device=scores.device, dtype=share.dtype) * share[-1] / world
+    return values[torch.searchsorted(share, targets).clamp(max=len(values) - 1)]
+
+
+def _mix(ids: Tensor) -> Tensor:
+    """Non-negative int64 in which neighbouring ids fall far apart (multiplicative hashing, Knuth)."""
+    return ((ids ^ (ids >> 31)) * -7046029254386353131 >> 24) & 0x7FFFFFFF
