@@ -35,6 +35,8 @@ class Criterion(nn.Module):
         kinds = [(_output(task), task.loss, tuple(sorted(task.options.items()))) for task in tasks.values()]
         self._by_output = Grouping([output for output, _, _ in kinds])
         self._by_loss = Grouping(kinds)
+        self.binary = frozenset(name for name, (output, _, _) in zip(tasks, kinds, strict=True) if output == "sigmoid")
+        """Tasks whose predictions are probabilities."""
         by_kind = dict(zip(kinds, tasks.items(), strict=True))
         self._losses = [_row_loss(*by_kind[kind]) for kind in self._by_loss.keys]
 
