@@ -244,6 +244,9 @@ class TrainingConfig(Section):
     task_balance: str = Field(
         default="fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad."
     )
+    task_balance_options: dict[str, Any] = Field(
+        default={}, description="Arguments of the balance; it lists them when one is unknown."
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="bf16: autocast of the top; tables keep their type."
     )

@@ -5,16 +5,19 @@ Uses slices only: no index tensor that would have to be moved to a device, saved
 
 import itertools
 from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+Key = TypeVar("Key", bound=Hashable)
 
-class Grouping:
+
+class Grouping(Generic[Key]):
     """Positions 0..len(keys)-1 gathered by equal key, in the order in which the keys first appear."""
 
-    def __init__(self, keys: Sequence[Hashable]) -> None:
-        positions: dict[Hashable, list[int]] = {}
+    def __init__(self, keys: Sequence[Key]) -> None:
+        positions: dict[Key, list[int]] = {}
         for position, key in enumerate(keys):
             positions.setdefault(key, []).append(position)
         self.keys = list(positions)

@@ -21,27 +21,37 @@ class Towers(nn.Module):
         self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, *, shared_input: bool = False
     ) -> None:
         super().__init__()
-        widths = [(*_hidden(model, task), 1) for task in tasks.values()]
-        self.shared_input = shared_input
-        self.num_tasks = len(widths)
+        widths = [_hidden(model, task) for task in tasks.values()]
+        self.num_tasks, self.shared_input = len(widths), shared_input
         self.grouping = Grouping(widths)
-        self.first = nn.ModuleList()
-        self.rest = nn.ModuleList()
-        for group_widths, members in zip(self.grouping.keys, self.grouping.groups, strict=True):
-            rest = ParallelMLP(len(members), group_widths, model.activation, model.dropout, activate_output=False)
-            self.rest.append(rest)
-            if shared_input:
-                self.first.append(nn.Linear(input_dim, rest.first_width))
-            else:
-                self.first.append(ParallelLinear(rest.count, input_dim, rest.widths[0]))
+        self.groups = nn.ModuleList(
+            TowerGroup(model, len(members), input_dim, hidden, shared_input=shared_input)
+            for hidden, members in zip(self.grouping.keys, self.grouping.groups, strict=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.shared_input:
-            logits = [rest.from_shared_input(first(x)) for first, rest in zip(self.first, self.rest, strict=True)]
-        else:
-            inputs = self.grouping.split(x, dim=0)
-            logits = [rest(first(h)) for first, rest, h in zip(self.first, self.rest, inputs, strict=True)]
+        inputs = [x] * len(self.groups) if self.shared_input else self.grouping.split(x, dim=0)
+        logits = [group(h) for group, h in zip(self.groups, inputs, strict=True)]
         return self.grouping.join(logits, dim=0).squeeze(2).transpose(0, 1)
+
+
+class TowerGroup(nn.Module):
+    """N towers of equal widths: x [N, B, H], or [B, H] with `shared_input`, -> logits [N, B, 1]."""
+
+    def __init__(
+        self, model: ModelConfig, count: int, input_dim: int, hidden: tuple[int, ...], *, shared_input: bool
+    ) -> None:
+        super().__init__()
+        self.rest = ParallelMLP(count, (*hidden, 1), model.activation, model.dropout, activate_output=False)
+        self.shared_input = shared_input
+        if shared_input:
+            self.first = nn.Linear(input_dim, self.rest.first_width)
+        else:
+            self.first = ParallelLinear(count, input_dim, self.rest.widths[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return self.rest.from_shared_input(h) if self.shared_input else self.rest(h)
 
 
 def _hidden(model: ModelConfig, task: TaskConfig) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from models.tops.moe import MoE
 from models.tops.ple import PLE, Level, Streams
 from models.tops.shared_bottom import SharedBottom
 from models.tops.single_task import SingleTask
-from models.towers import Towers
+from models.towers import TowerGroup, Towers
 
 
 def mlp(stack: ParallelMLP, index: int, first: Tensor) -> Tensor:
@@ -37,9 +37,10 @@ def first_layers(layer: torch.nn.Module, x: Tensor, widths: Sequence[int]) -> li
 
 def towers(module: Towers, inputs: Sequence[Tensor]) -> Tensor:
     logits: dict[int, Tensor] = {}
-    for group, first, rest in zip(module.grouping.groups, module.first, module.rest, strict=True):
-        assert isinstance(rest, ParallelMLP)
-        for index, task in enumerate(group):
+    for members, group in zip(module.grouping.groups, module.groups, strict=True):
+        assert isinstance(group, TowerGroup)
+        first, rest = group.first, group.rest
+        for index, task in enumerate(members):
             if isinstance(first, ParallelLinear):
                 h = linear(inputs[task], first.weight[index].T, first.bias[index, 0])
             else:

@@ -1,0 +1,1 @@
+"""The task balances that `training.task_balance` names: one module each; `models.balancing` is their interface."""
