@@ -150,7 +150,8 @@ def problems(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> list
 
 def set_aside(folder: Folder) -> None:
     """A damaged checkpoint no longer counts as one; its files stay until a newer one is complete."""
-    folder.rename(COMPLETE, DAMAGED)
+    if folder.exists(COMPLETE):
+        folder.rename(COMPLETE, DAMAGED)
 
 
 def prune(directory: Folder, step: int, keep: int) -> None:
