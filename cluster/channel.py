@@ -1,0 +1,69 @@
+"""The way from the workers to the driver: lines for the screen, the result, and a mistake that no restart can mend.
+
+An actor, since workers and driver may be on different machines and Ray's own forwarding prefixes every line.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+
+@ray.remote(num_cpus=0, max_concurrency=4)
+class Channel:
+    """Holds what workers say until the driver takes it."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Condition()
+        self._lines: list[str] = []
+        self._mistake: str | None = None
+        self._result: Any = None
+
+    def say(self, line: str) -> None:
+        with self._arrived:
+            self._lines.append(line)
+            self._arrived.notify()
+
+    def take(self, timeout_s: float) -> list[str]:
+        """Lines said since the last call; waits up to `timeout_s` for one."""
+        with self._arrived:
+            if not self._lines:
+                self._arrived.wait(timeout_s)
+            lines, self._lines = self._lines, []
+            return lines
+
+    def report_mistake(self, message: str) -> None:
+        with self._arrived:
+            self._mistake = self._mistake or message
+
+    def mistake(self) -> str | None:
+        return self._mistake
+
+    def finish(self, result: Any) -> None:
+        self._result = result
+
+    def result(self) -> Any:
+        return self._result
+
+
+class Listener:
+    """Prints on the driver what workers say, until closed."""
+
+    def __init__(self, channel: Any, show: Callable[[str], None]) -> None:
+        self._channel = channel
+        self._show = show
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._closing.is_set():
+            for line in ray.get(self._channel.take.remote(0.5)):
+                self._show(line)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        for line in ray.get(self._channel.take.remote(0)):
+            self._show(line)

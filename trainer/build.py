@@ -1,0 +1,49 @@
+"""Builds the ranker of a config and puts it on this worker: tables sharded, the top replicated, optimizers attached."""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from configs.schema import Config
+from embeddings.optimizer import RankerOptimizer, attach_sparse_optimizer, combined_optimizer
+from embeddings.plan import Pins, Plan
+from embeddings.planner import plan_tables
+from embeddings.sharding import shard
+from embeddings.tables import build_tables, initialize_tables
+from models.build import build_top
+from trainer.objective import Objective
+from trainer.ranker import Ranker, input_width
+
+
+class Built(NamedTuple):
+    """A model ready to train, with what says where its tables are."""
+
+    model: DistributedModelParallel
+    optimizer: RankerOptimizer
+    plan: Plan
+
+
+def build(config: Config, device: torch.device, local_world_size: int, pins: Pins | None) -> Built:
+    """All ranks of the default process group together; the same weights for any number of them.
+
+    Raises:
+        UserError: the tables do not fit, or an optimizer does not exist on this device.
+    """
+    tables = build_tables(config, torch.device("meta"))
+    if tables is not None:
+        attach_sparse_optimizer(tables, config, device)
+    plan = plan_tables(tables, config, dist.get_world_size(), local_world_size, device, pins=pins)
+    torch.manual_seed(config.training.seed)
+    top = build_top(config.model, config.tasks, input_width(config))
+    objective = Objective(config, dist.get_world_size())
+    if config.training.precision == "bf16":
+        top.forward = torch.autocast(device.type, torch.bfloat16)(top.forward)
+    if config.training.compile:
+        top.compile(dynamic=False)
+    model = shard(Ranker(tables, top.to(device), objective.to(device)), plan, device, dist.group.WORLD)
+    initialize_tables(model, config)
+    optimizer = combined_optimizer(model, config.training.dense_optimizer)
+    optimizer.initialize_state()
+    return Built(model, optimizer, plan)

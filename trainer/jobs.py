@@ -1,0 +1,152 @@
+"""What the driver does for a command: prepare the run directory, launch workers, give back what they found.
+
+Mistakes of config and data come up here, before a cluster is started. The workers' side is `train` and `measure`,
+imported on the workers alone: they need torchrec, which takes ten seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+from configs.errors import UserError
+from configs.load import dump_config, load_config
+from configs.schema import Config
+from embeddings.features import FeatureTransforms
+from trainer.data.generate import generate
+from trainer.data.manifest import Manifest
+from trainer.data.scan import build_manifest
+from trainer.environment import environment
+from trainer.manifests import keep_manifest, read_manifest
+from trainer.run_directory import RunDirectory, open_run, write_json
+from trainer.versions import check_versions
+
+if TYPE_CHECKING:
+    from cluster.launch import Worker
+
+Say = Callable[[str], None]
+
+
+def train_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> dict[str, Any]:
+    """The `train` command; returns what rank 0's `train` returned."""
+    check_versions()
+    config = _with_absolute_paths(config)
+    generate_missing(config, say)
+    run = RunDirectory(config.training.run_dir)
+    with run.lock():
+        _open(run, config, resume=resume, overwrite=overwrite, say=say)
+        for part in (config.data.train, config.data.validation):
+            _keep_manifest(run, config, part, must_exist=part == config.data.train)
+        result = _launch(_train, config, config, run, say)
+    say(f"done: {run}")
+    return result
+
+
+def check_run(config: Config) -> str:
+    """The `--dry-run` of train: versions, config and data; returns the resolved config as YAML."""
+    check_versions()
+    config = _with_absolute_paths(config)
+    if config.data.generate is None or Path(config.data.root).exists():
+        _check(config, config.data.train)
+    return dump_config(config)
+
+
+def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None, say: Say) -> tuple[str, dict[str, Any]]:
+    """The `evaluate` command: a table and its values."""
+    check_versions()
+    run = open_run(run_dir)
+    config = load_config(run.config)
+    if workers is not None:
+        config = config.model_copy(update={"launch": config.launch.model_copy(update={"workers": workers})})
+    part = part or config.data.validation
+    _keep_manifest(run, config, part, must_exist=True)
+    result = _launch(_measure, (config, part), config, run, say)
+    return result["text"], {"tasks": result["tasks"]}
+
+
+def generate_data(config: Config, say: Say) -> None:
+    """The `generate` command.
+
+    Raises:
+        UserError: the config does not say what to generate.
+    """
+    data = _with_absolute_paths(config).data
+    if data.generate is None:
+        raise UserError("the config has no data.generate\nadd it: configs/quickstart.yaml shows one")
+    say(f"generating {data.generate.kind} data: {data.generate.train_rows:,} rows in {data.root}")
+    generate(data.generate, data.root, data.train, data.validation)
+
+
+def generate_missing(config: Config, say: Say) -> None:
+    """Writes the synthetic data that a config asks for, if it is not there."""
+    if config.data.generate is not None and not Path(config.data.root).exists():
+        generate_data(config, say)
+
+
+def _open(run: RunDirectory, config: Config, *, resume: bool, overwrite: bool, say: Say) -> None:
+    """Makes the run directory ready, new or resumed.
+
+    Raises:
+        UserError: it is used, or the config changed in a way that its checkpoints do not allow.
+    """
+    former = run.create(dump_config(config), resume=resume, overwrite=overwrite)
+    if former is not None:
+        from configs.resume import compare
+
+        changes = compare(load_config(run.config), config)
+        changes.refuse_impossible()
+        for line in changes.lines():
+            say(line)
+        run.write_config(dump_config(config))
+    write_json(run.environment, environment())
+
+
+def _check(config: Config, part: str) -> Manifest:
+    features = FeatureTransforms(config.features, config.tables)
+    manifest = build_manifest(config.data.root, part)
+    # check_manifest(manifest, features, config)
+    return manifest
+
+
+def _keep_manifest(run: RunDirectory, config: Config, part: str, *, must_exist: bool) -> None:
+    """Fixes which files are the part, at the first start: files that arrive later change nothing."""
+    if read_manifest(run, part) is None and (must_exist or _has(config, part)):
+        keep_manifest(run, part, _check(config, part))
+
+
+def _has(config: Config, part: str) -> bool:
+    return "://" in config.data.root or (Path(config.data.root) / part).exists()
+
+
+def _launch(
+    function: Callable[[Any, Worker], Any], argument: Any, config: Config, run: RunDirectory, say: Say
+) -> dict[str, Any]:
+    from cluster.launch import launch
+
+    logs = run.logs / "latest" / "rank_{rank}.log"
+    return launch(function, argument, config.launch, storage=str(run.logs / "ray"), show=say, log_hint=str(logs))
+
+
+def _train(config: Config, worker: Worker) -> dict[str, Any]:
+    from trainer.train import train
+
+    return train(config, worker)
+
+
+def _measure(argument: tuple[Config, str], worker: Worker) -> dict[str, Any]:
+    from trainer.measure import measure
+
+    return measure(*argument, worker)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Workers on other machines, or in another folder, must mean the same files."""
+    data = config.data.model_copy(update={"root": _absolute(config.data.root)})
+    training = config.training.model_copy(update={"run_dir": _absolute(config.training.run_dir)})
+    return config.model_copy(update={"data": data, "training": training})
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())

@@ -1,0 +1,42 @@
+"""One worker's part in the `evaluate` command: the newest checkpoint of a run, measured on a part of the data."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cluster.launch import Worker
+from configs.errors import UserError
+from configs.schema import Config
+from embeddings.features import FeatureTransforms
+from trainer.build import build
+from trainer.checkpoint import Checkpointer
+from trainer.console import eval_table
+from trainer.evaluate import evaluate
+from trainer.logs import open_log
+from trainer.plans import read_pins
+from trainer.run_directory import RunDirectory
+from trainer.state import training_state
+from trainer.train import open_reader
+
+
+def measure(config: Config, part: str, worker: Worker) -> dict[str, Any]:
+    """{"text": a table, "tasks": {task: {metric: value}}}.
+
+    Raises:
+        UserError: the run has no complete checkpoint.
+    """
+    run = RunDirectory(config.training.run_dir)
+    open_log(run, worker)
+    device = torch.device(worker.device, torch.cuda.current_device() if worker.device == "cuda" else None)
+    features = FeatureTransforms(config.features, config.tables)
+    reader = open_reader(config, run, part, features, worker, shuffle=False)
+    assert reader is not None, "jobs wrote the manifest of the part"
+    built = build(config, device, worker.local_world_size, read_pins(run))
+    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
+    position = checkpointer.load(training_state(built.model, built.optimizer))
+    if position is None:
+        raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")
+    record = evaluate(built.model, reader, config, device, position.step, position.epoch)
+    dist.barrier()
+    return {"text": eval_table(record), "tasks": record.tasks}

@@ -1,0 +1,39 @@
+"""What a step minimizes: task losses, balanced against each other, on the scale that all ranks agree on.
+
+B batch, T tasks.
+"""
+
+from torch import Tensor, nn
+
+from configs import choices
+from configs.schema import Config
+from models.criterion import Criterion
+from models.experts import load_balance_loss
+from trainer.ranker import Outputs
+
+
+class Objective(nn.Module):
+    """((logits [B, T], gates), labels [B, T], weights [B, T]) -> (loss [], Outputs).
+
+    The loss is the sum over this rank's rows, times the number of ranks, divided by the global batch size. DDP and
+    the tables average gradients over ranks, so one rank and N ranks get the same gradient, however rows are spread.
+    """
+
+    def __init__(self, config: Config, world_size: int) -> None:
+        super().__init__()
+        self.criterion = Criterion(config.tasks)
+        self.balance = choices.load("models.balance", config.training.task_balance).build(config.tasks)
+        self._scale = world_size / config.data.global_batch_size
+        self._load_balance = config.model.load_balance
+
+    def forward(
+        self, scored: tuple[Tensor, dict[str, Tensor]], labels: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Outputs]:
+        logits, gates = scored
+        task_losses = self.criterion(logits, labels, weights)
+        loss = self.balance(task_losses * self._scale)
+        if self._load_balance:
+            loss = loss + self._load_balance * load_balance_loss(gates, weights)
+        gates = {level: gate.detach() for level, gate in gates.items()}
+        predictions = self.criterion.predict(logits.detach())
+        return loss, Outputs(loss.detach(), task_losses.detach(), predictions, labels, weights, gates)

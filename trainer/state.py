@@ -1,0 +1,26 @@
+"""What a checkpoint holds of the model and its optimizers, as one flat dict of tensors.
+
+Flat, because torch.distributed.checkpoint reshards a flat dict exactly, and a nested one not always.
+"""
+
+import hashlib
+
+from torch import Tensor
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from configs.load import dump_config
+from configs.schema import Config
+from embeddings.optimizer import RankerOptimizer
+
+
+def training_state(model: DistributedModelParallel, optimizer: RankerOptimizer) -> dict[str, Tensor]:
+    """`model/<name>` and `optim/<parameter>/<state>`: the live tensors themselves, to save or to load into."""
+    state: dict[str, Tensor] = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for parameter, values in optimizer.state_dict()["state"].items():
+        state |= {f"optim/{parameter}/{name}": value for name, value in values.items()}
+    return state
+
+
+def config_fingerprint(config: Config) -> str:
+    """SHA-256 of the resolved config, in hexadecimal."""
+    return hashlib.sha256(dump_config(config).encode()).hexdigest()

@@ -1,0 +1,179 @@
+"""One worker's run, from the config to the last evaluation. Read it top to bottom.
+
+Every start is the same, the first or after a failure: the run directory says how far the run is. Preparing the run
+directory and launching the workers is `jobs`' business, and was done before.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+from cluster.launch import Worker
+from configs.schema import Config
+from embeddings.features import FeatureTransforms
+from trainer.build import Built, build
+from trainer.checkpoint import Checkpointer
+from trainer.checkpoint_files import Position
+from trainer.data.reader import Reader
+from trainer.evaluate import evaluate
+from trainer.logs import open_log
+from trainer.manifests import read_manifest
+from trainer.plans import keep_plan, read_pins
+from trainer.profile import StepProfiler
+from trainer.records import EvalRecord
+from trainer.report import Report
+from trainer.run_directory import RunDirectory
+from trainer.schedule import learning_rate_factor
+from trainer.start_up import start_up_page
+from trainer.state import config_fingerprint, training_state
+from trainer.versions import installed
+from trainer.window import TrainingWindow
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a worker trains with."""
+
+    config: Config
+    worker: Worker
+    device: torch.device
+    built: Built
+    reader: Reader
+    validation: Reader | None
+    checkpointer: Checkpointer
+    report: Report
+    profiler: StepProfiler
+
+
+def train(config: Config, worker: Worker) -> dict[str, Any]:
+    """Trains to the config's last step; returns {"step": int, "tasks": {task: {metric: value}}} of the last evaluation.
+
+    Raises:
+        UserError: a mistake in data or config that no restart can mend.
+    """
+    run = RunDirectory(config.training.run_dir)
+    open_log(run, worker)
+    device = torch.device(worker.device, torch.cuda.current_device() if worker.device == "cuda" else None)
+    features = FeatureTransforms(config.features, config.tables)
+    reader = open_reader(config, run, config.data.train, features, worker, shuffle=True)
+    assert reader is not None, "jobs wrote the manifest of the training part"
+    validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
+    built = build(config, device, worker.local_world_size, read_pins(run))
+    facts = {"config": config_fingerprint(config), "manifest": reader.manifest.fingerprint, "versions": installed()}
+    timeout = timedelta(seconds=config.launch.timeout_s)
+    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts, timeout=timeout)
+    start = checkpointer.load(training_state(built.model, built.optimizer))
+    if worker.rank == 0:
+        keep_plan(run, built.plan)
+    with Report(run, worker.rank, start.step if start else None, worker.say) as report:
+        profiler = StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile)
+        session = Session(config, worker, device, built, reader, validation, checkpointer, report, profiler)
+        report.line(start_up_page(session, run, start))
+        record = fit(session, start or Position(0, 0, 0))
+        if record is not None:
+            report.finish(config, record)
+    dist.barrier()  # no rank leaves while another still talks to it
+    return {"step": record.step, "tasks": record.tasks} if record else {}
+
+
+def open_reader(
+    config: Config, run: RunDirectory, part: str, features: FeatureTransforms, worker: Worker, *, shuffle: bool
+) -> Reader | None:
+    """A reader of the rows of `part` that are this rank's; None where the run has no such part."""
+    manifest = read_manifest(run, part)
+    if manifest is None:
+        return None
+    return Reader(
+        manifest,
+        config.data,
+        features,
+        config.tasks,
+        config.training.seed,
+        worker.rank,
+        worker.world_size,
+        shuffle=shuffle,
+    )
+
+
+def last_step(config: Config, start: Position, steps_per_epoch: int) -> int:
+    """Steps that the run will have done at its end."""
+    left = (config.training.epochs - start.epoch) * steps_per_epoch - start.epoch_step
+    planned = start.step + max(0, left)
+    return min(planned, config.training.max_steps or planned)
+
+
+def fit(session: Session, start: Position) -> EvalRecord | None:
+    """Trains from `start` to the last step; returns the last evaluation, if there is a validation part."""
+    config, reader = session.config, session.reader
+    training, saving = config.training, config.checkpoint
+    model, optimizer, _ = session.built
+    last = last_step(config, start, reader.steps_per_epoch)
+    pipeline = TrainPipelineSparseDist(model, optimizer, session.device)
+    binary = model.module.objective.criterion.binary
+    window = TrainingWindow(config.tasks, binary, session.device, total_steps=last)
+    step, epoch, epoch_step = start
+    stall, record = 0.0, None
+    model.train()
+    while step < last:
+        batches = reader.batches(epoch, epoch_step)
+        while step < last and epoch_step < reader.steps_per_epoch:
+            stop = min(last, step + reader.steps_per_epoch - epoch_step, _next_multiple(step, training.evaluate_every))
+            # The pipeline reads two batches ahead: it gets no more than it may train before the next evaluation.
+            ahead = islice(batches, stop - step)
+            while step < stop:
+                rates = _set_learning_rates(session, step, last)
+                torch.manual_seed(_step_seed(training.seed, step, session.worker.rank))
+                session.profiler.tick(step)
+                window.add(pipeline.progress(ahead))
+                step, epoch_step = step + 1, epoch_step + 1
+                if step % training.log_every == 0 or step == last:
+                    extra = {"checkpoint/stall_seconds": stall}
+                    session.report.write(window.close(step, epoch, reader.wait_seconds, rates, extra))
+                    stall = 0.0
+                if saving.every_steps and step % saving.every_steps == 0:
+                    stall += _save(session, Position(step, epoch, epoch_step))
+            if session.validation and (training.evaluate_every or stop == last or epoch_step == reader.steps_per_epoch):
+                pipeline.detach()
+                with window.paused():
+                    record = evaluate(model, session.validation, config, session.device, step, epoch)
+                session.report.write(record)
+        stall += _save(session, Position(step, epoch, epoch_step))
+        batches.close()
+        epoch, epoch_step = epoch + 1, 0
+    session.checkpointer.wait()
+    if record is None and session.validation:
+        record = evaluate(model, session.validation, config, session.device, step, epoch)
+        session.report.write(record)
+    return record
+
+
+def _next_multiple(step: int, every: int) -> int:
+    """The first multiple of `every` after `step`; with 0, further than any step."""
+    return (step // every + 1) * every if every else 2**62
+
+
+def _set_learning_rates(session: Session, step: int, last: int) -> dict[str, float]:
+    """Sets both learning rates of the coming step and returns them."""
+    training = session.config.training
+    factor = learning_rate_factor(training, step, last)
+    rates = {
+        "sparse": factor * training.sparse_optimizer.learning_rate,
+        "dense": factor * training.dense_optimizer.learning_rate,
+    }
+    session.built.optimizer.set_learning_rates(**rates)
+    return rates
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Dropout and noise are a function of these three, so that a resumed run repeats them."""
+    return hash((seed, step, rank)) & (2**63 - 1)
+
+
+def _save(session: Session, position: Position) -> float:
+    model, optimizer, _ = session.built
+    return session.checkpointer.save(training_state(model, optimizer), **position._asdict())
