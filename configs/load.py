@@ -46,7 +46,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if scalar(text) == text else '"')
+    plain = scalar(text) == text and text.isprintable()
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -81,7 +82,8 @@ def _numbers_as_text(source: Source) -> dict[str, Any]:
         for item in error.errors(include_url=False):
             path = key_path(item["loc"])
             origin = source.origins.get(path)
-            if item["type"] == "string_type" and origin and scalar(origin.text or "") == item["input"] is not None:
+            is_written = origin is not None and scalar(origin.text or "") == item["input"] is not None
+            if item["type"] in ("string_type", "value_error") and origin and is_written:
                 _container(values, path)[path[-1]] = origin.text
     return values
 

@@ -73,7 +73,7 @@ def _unknown_key(path: Path) -> str:
     *parent, key = path
     names = list(dict.fromkeys(name for model in models_at(tuple(parent)) for name in model.model_fields))
     if "." in key:
-        return "unknown key: in a file, dots become nested keys (a.b: 1 is written a: {b: 1})"
+        return "unknown key: in a file, dots become nested keys (a.b: 1 is a: {b: 1})"
     if key in names:  # of the other kind of feature
         return (
             "is for features without a `table`"

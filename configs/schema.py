@@ -77,6 +77,9 @@ class DataConfig(Section):
         default=256, description="Memory of a worker for decoded rows and batches read ahead."
     )
     verify_checksums: bool = Field(default=True, description="Verify Parquet page checksums where they were written.")
+    widen_types: bool = Field(
+        False, description="Let a column be narrower in some files: int32 and int64, float and double."
+    )
     read_timeout_s: PositiveFloat = Field(
         default=120, description="Seconds after which a read is given up and tried once more."
     )

@@ -1,0 +1,302 @@
+"""Loading, merging, overriding and dumping configs, and what their mistakes look like."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configs.errors import UserError
+from configs.load import dump_config, load_config
+from configs.schema import Config
+
+SMALL = """\
+data: {root: data/x, global_batch_size: 8, lanes: 2}
+features:
+  user: {table: user}
+  age: {}
+tables:
+  user: {num_embeddings: 10, embedding_dim: 4}
+tasks:
+  click: {}
+training:
+  run_dir: runs/x
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write(tmp_path / "small.yaml", SMALL)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def mistakes(path: Path, *overrides: str) -> list[str]:
+    """The lines of the error, without the folder; the header and the advice are left out."""
+    with pytest.raises(UserError) as error:
+        load_config(path, overrides)
+    first, *others = str(error.value).splitlines()
+    lines = [first] if others[-1].startswith("Correct") else others
+    return [line.strip().replace(f"{path.parent}/", "") for line in lines]
+
+
+def test_loads_sections_with_defaults(small: Path) -> None:
+    config = load_config(small)
+    assert config.features["user"] == config.sparse_features["user"]
+    assert config.data.shuffle_window == 16_384
+    assert config.training.run_dir == "runs/x"
+
+
+def test_overrides_win_and_reach_every_depth(small: Path) -> None:
+    config = load_config(
+        small,
+        [
+            "tables.user.num_embeddings=1_000",
+            "training.dense_optimizer.learning_rate=1e-4",
+            "model.tower_layers=[8, 4]",
+            "features.item.table=user",
+            "data.weight_column=no",
+            "training.run_dir=20250101",
+            "tasks.like={weight: 2}",
+        ],
+    )
+    assert config.tables["user"].num_embeddings == 1000
+    assert config.training.dense_optimizer.learning_rate == 1e-4
+    assert config.model.tower_layers == (8, 4)
+    assert list(config.sparse_features) == ["user", "item"]
+    assert config.data.weight_column == "no"
+    assert config.training.run_dir == "20250101"
+    assert config.tasks["like"].weight == 2
+
+
+def test_text_fields_keep_numbers_as_they_were_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", SMALL + "model: {top: mmoe}\n")
+    config = load_config(path, ["data.train=0123", "data.validation=1e-3", "features.age.column=true"])
+    assert (config.data.train, config.data.validation) == ("0123", "1e-3")
+    assert config.features["age"].column == "true"
+
+
+def test_include_lies_below_the_file_and_overrides_above(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", SMALL)
+    write(tmp_path / "more.yaml", "data: {lanes: 4}\ntraining: {epochs: 5}\n")
+    path = write(tmp_path / "top.yaml", "include: [base.yaml, more.yaml]\ntraining: {epochs: 6, seed: 1}\ntables:\n")
+    config = load_config(path, ["training.seed=2"])
+    assert (config.data.lanes, config.training.epochs, config.training.seed) == (4, 6, 2)
+    assert list(config.tables) == ["user"]
+
+
+def test_mistakes_in_an_include_name_that_file(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", SMALL.replace("lanes: 2", "lanes: x"))
+    path = write(tmp_path / "top.yaml", "include: base.yaml\ntraining: {epoch: 6}\n")
+    assert mistakes(path) == [
+        "base.yaml:1: data.lanes = x: must be a valid integer, unable to parse string as an integer",
+        "top.yaml:2: training.epoch = 6: unknown key; did you mean epochs?",
+    ]
+
+
+def test_includes_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", SMALL + "include: [b.yaml, none.yaml, empty.yaml]\n")
+    write(tmp_path / "b.yaml", "include: a.yaml\n")
+    write(tmp_path / "empty.yaml", "")
+    lines = mistakes(path)
+    assert [line.split(": ", 1)[0] for line in lines] == ["a.yaml:11", "a.yaml:11", "b.yaml:1"]
+    assert "none.yaml: there is no such file" in lines[0]
+    assert "empty.yaml: is empty" in lines[1]
+    assert "a.yaml includes itself" in lines[2]
+
+
+def test_all_mistakes_are_reported_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "bad.yaml",
+        """\
+        data:
+          root: ???
+          lanes: 10
+          lanes: 12
+          global_batch_sise: 33
+        features:
+          a: {tabel: user, transform: hash}
+          b: {table: usr, width: 3}
+          click: {}
+        tables:
+          user: {num_embeddings: -3, embedding_dim: 7}
+        tasks:
+          click: {loss: bcee, output: sigmiod}
+          like: 3
+        training:
+          epochs: true
+          decay: ${
+          compile: no
+          clip_gradient_norm: off
+          data.root: x
+        """,
+    )
+    assert mistakes(path, "launch.workers=0", "nonsense", "trainin.seed=3") == [
+        "bad.yaml:2: data.root: stands for a value that you must give: data.root=...",
+        "bad.yaml:4: data.lanes = 10: the key is there twice, in lines 3 and 4; remove one",
+        "bad.yaml:5: data.global_batch_sise = 33: unknown key; did you mean global_batch_size?",
+        "bad.yaml:7: features.a.transform = hash: is none of none, log1p, standardize; hash is for features with a `table`",
+        "bad.yaml:7: features.a.tabel = user: unknown key; did you mean table?",
+        "bad.yaml:8: features.b.width = 3: is for features without a `table`",
+        "bad.yaml:8: features.b.table = usr: there is no such table; did you mean user?",
+        "bad.yaml:9: tasks.click.label: label leak: column click is an input too; remove features.click",
+        "bad.yaml:11: tables.user.num_embeddings = -3: must be greater than 0",
+        "bad.yaml:11: tables.user.embedding_dim = 7: must be a multiple of 4",
+        "bad.yaml:13: tasks.click.output = sigmiod: is none of auto, sigmoid, identity; did you mean sigmoid?",
+        "bad.yaml:13: tasks.click.loss = bcee: is not in models/losses; did you mean bce?",
+        "bad.yaml:14: tasks.like = 3: must hold keys and values",
+        "bad.yaml:15: training.run_dir: is missing",
+        "bad.yaml:16: training.epochs = true: must be a valid integer, unable to parse string as an integer",
+        "bad.yaml:17: training.decay: '${' is no interpolation: write ${section.key}, or \\${ for the characters themselves",
+        "bad.yaml:19: training.clip_gradient_norm = off: must be a valid number, unable to parse string as a number",
+        "bad.yaml:20: training.data.root = x: unknown key: in a file, dots become nested keys (a.b: 1 is a: {b: 1})",
+        "command line: 'nonsense' is no override: write section.key=value",
+        "command line: launch.workers = 0: must be greater than 0",
+        "command line: trainin: unknown key; did you mean training?",
+    ]
+
+
+def test_a_value_that_is_wrong_itself_causes_no_further_mistakes(small: Path) -> None:
+    assert len(mistakes(small, "data.lanes=7x", "launch.workers=50")) == 1
+    assert len(mistakes(small, "tables.user.num_embedings=5")) == 1
+    assert len(mistakes(small, "features.user.tabel=user")) == 1
+
+
+def test_a_missing_section_is_one_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", SMALL.replace("tasks:\n  click: {}\n", ""))
+    assert mistakes(path) == ["c.yaml:1: tasks: is missing"]
+
+
+def test_interpolation(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", SMALL + "  seed: 3\nmodel: {top: ple}\n")
+    config = load_config(path, ["training.run_dir=runs/${model.top}", "data.generate={seed: '${training.seed}'}"])
+    assert config.training.run_dir == "runs/ple"
+    assert config.data.generate is not None
+    assert config.data.generate.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.run_dir=${model.tip}", "command line: training.run_dir: cannot be resolved"),
+        ("training.run_dir=${training.run_dir}", "command line: training.run_dir: cannot be resolved"),
+        ("training.run_dir=${a", "is no interpolation"),
+        ("data.root=[1", "command line: data.root: not valid YAML"),
+        ("=3", "is no override"),
+        ("data.=3", "is no override"),
+        ("features.user.x.y=3", "unknown key"),
+        ("features.user=3", "must hold keys and values"),
+        ("model.expert_layers.0=3", "model.expert_layers"),
+        ("include=x.yaml", "include = x.yaml: unknown key"),
+    ],
+)
+def test_wrong_overrides(small: Path, override: str, words: str) -> None:
+    (line,) = mistakes(small, override)
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"# nothing\n", "is empty"),
+        (b"- a\n- b\n", "does not hold keys and values"),
+        (b"data: [\n", "c.yaml:2: not valid YAML"),
+        (b"data: \xff\xfe", "cannot be read"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        load_config(path)
+
+
+def test_a_missing_file_suggests_another(small: Path) -> None:
+    with pytest.raises(UserError, match=r"smal.yaml: there is no such file; did you mean .*small.yaml\?"):
+        load_config(small.parent / "smal.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(small.parent)
+
+
+names = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+options = st.dictionaries(
+    texts.filter(lambda key: key != "<<"),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts.filter(lambda t: t != "???"),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=3,
+)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """Every section is valid, and none contradicts another."""
+    tables = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    lanes = draw(st.integers(1, 64))
+    values: dict[str, Any] = {
+        "data": {"root": "d/" + draw(texts), "lanes": lanes, "global_batch_size": lanes * draw(st.integers(1, 99))},
+        "features": {
+            f"f{i}": {"table": table, "column": f"f{i}{draw(texts)}", "options": draw(options)}
+            for i, table in enumerate(tables)
+        },
+        "tables": {
+            name: {"num_embeddings": draw(st.integers(1, 10**12)), "embedding_dim": 4 * draw(st.integers(1, 64))}
+            for name in tables
+        },
+        "model": {"expert_layers": draw(st.lists(st.integers(1, 999), min_size=1)), "options": draw(options)},
+        "tasks": {
+            name: {"label": "label" + draw(texts), "weight": draw(st.floats(1e-9, 1e9)), "options": draw(options)}
+            for name in draw(st.sets(names, min_size=1, max_size=3))
+        },
+        "training": {"run_dir": "runs/" + draw(texts), "dense_optimizer": {"eps": draw(st.floats(1e-300, 1))}},
+    }
+    return Config.model_validate(values)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(config=configs())
+def test_a_dumped_config_loads_to_an_equal_one(tmp_path: Path, config: Config) -> None:
+    path = tmp_path / "dumped.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_a_dump_is_read_alike_by_other_yaml_readers(small: Path) -> None:
+    config = load_config(small, ["data.train=no", "data.validation=1e-3", "training.run_dir=2025-01-01"])
+    text = dump_config(config)
+    assert "train: 'no'" in text
+    assert 'validation: "1e-3"' in text
+    assert "run_dir: '2025-01-01'" in text
+
+
+def test_loading_imports_nothing_heavy_and_takes_under_a_second() -> None:
+    program = """
+        import sys, time
+        start = time.perf_counter()
+        from configs.load import load_config, dump_config
+        dump_config(load_config("configs/quickstart.yaml", ["launch.workers=1"]))
+        assert time.perf_counter() - start < 1, time.perf_counter() - start
+        heavy = {"torch", "torchrec", "ray", "numpy", "pyarrow", "fbgemm_gpu", "pandas", "tensorboard"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        """
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_load_and_are_short(path: Path) -> None:
+    config = load_config(path)
+    assert config.training.run_dir == f"runs/{path.stem}"
+    assert len(path.read_text().splitlines()) <= 80
