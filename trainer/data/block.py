@@ -1,0 +1,146 @@
+"""The rows of a row group as arrays that batches are gathered from.
+
+R rows, N IDs of one feature, D dense width, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.features import Columns, Ragged
+from trainer.data.order import Indices
+
+
+@dataclass(frozen=True)
+class Bags:
+    """IDs of one feature.
+
+    Attributes:
+        values: int64 [N].
+        lengths: int32 [R]; None when every row has one ID.
+        weights: float32 [N], or none.
+    """
+
+    values: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int32] | None
+    weights: npt.NDArray[np.float32] | None
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """int64 [R + 1]: where each row's IDs start in `values`, and where the last end."""
+        if self.lengths is None:
+            return np.arange(len(self.values) + 1, dtype=np.int64)
+        offsets = np.zeros(len(self.lengths) + 1, np.int64)
+        np.cumsum(self.lengths, out=offsets[1:])
+        return offsets
+
+    @staticmethod
+    def of(ragged: Ragged) -> Bags:
+        """A transformed feature."""
+        one_each = len(ragged.values) == len(ragged.lengths) and bool((ragged.lengths == 1).all())
+        return Bags(ragged.values, None if one_each else ragged.lengths, ragged.weights)
+
+    def narrow(self, start: int, stop: int) -> Bags:
+        """Rows [start, stop), viewed."""
+        low, high = (start, stop) if self.lengths is None else self.offsets[[start, stop]].tolist()
+        lengths = None if self.lengths is None else self.lengths[start:stop]
+        return Bags(self.values[low:high], lengths, None if self.weights is None else self.weights[low:high])
+
+    def take(self, index: Indices) -> Bags:
+        """The rows that `index` names, copied."""
+        if self.lengths is None:
+            return Bags(self.values[index], None, None if self.weights is None else self.weights[index])
+        lengths = self.lengths[index]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        places = np.repeat(self.offsets[index] + lengths - ends, lengths)
+        places += np.arange(len(places))
+        return Bags(self.values[places], lengths, None if self.weights is None else self.weights[places])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        offsets = 0 if self.lengths is None else 3 * self.lengths.nbytes
+        return self.values.nbytes + offsets + (0 if self.weights is None else self.weights.nbytes)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows, transformed.
+
+    Attributes:
+        bags: the sparse features.
+        dense: float32 [R, D].
+        labels: float32 [R, T].
+        label_weights: float32 [R, T].
+    """
+
+    bags: tuple[Bags, ...]
+    dense: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    label_weights: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        rows = self.dense.nbytes + self.labels.nbytes + self.label_weights.nbytes
+        return rows + sum(bags.nbytes for bags in self.bags)
+
+    @staticmethod
+    def of(columns: Columns, names: Sequence[str], labels: np.ndarray, label_weights: np.ndarray) -> Block:
+        """Transformed columns, features in the order of `names`."""
+        return Block(tuple(Bags.of(columns.sparse[name]) for name in names), columns.dense, labels, label_weights)
+
+    @staticmethod
+    def empty(rows: int, features: int, dense_width: int, tasks: int) -> Block:
+        """Rows without IDs, of weight zero, in place of rows that cannot be read."""
+        nothing = Bags(np.empty(0, np.int64), np.zeros(rows, np.int32), None)
+        numbers = np.zeros((rows, dense_width), np.float32)
+        return Block((nothing,) * features, numbers, *np.zeros((2, rows, tasks), np.float32))
+
+    def narrow(self, start: int, stop: int) -> Block:
+        """Rows [start, stop), viewed."""
+        if (start, stop) == (0, len(self)):
+            return self
+        bags = tuple(bags.narrow(start, stop) for bags in self.bags)
+        return Block(bags, self.dense[start:stop], self.labels[start:stop], self.label_weights[start:stop])
+
+    def take(self, index: Indices) -> Block:
+        """The rows that `index` names, copied."""
+        bags = tuple(bags.take(index) for bags in self.bags)
+        return Block(bags, self.dense[index], self.labels[index], self.label_weights[index])
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Blocks end to end; copied if there is more than one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    features = zip(*(block.bags for block in blocks), strict=True)
+    bags = tuple(_join_bags(parts) for parts in features)
+    dense, labels, weights = zip(*((b.dense, b.labels, b.label_weights) for b in blocks), strict=True)
+    return Block(bags, np.concatenate(dense), np.concatenate(labels), np.concatenate(weights))
+
+
+def _join_bags(parts: Sequence[Bags]) -> Bags:
+    lengths = weights = None
+    if any(part.lengths is not None for part in parts):
+        lengths = np.concatenate([_lengths(part) for part in parts])
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate([weights_of(part) for part in parts])
+    return Bags(np.concatenate([part.values for part in parts]), lengths, weights)
+
+
+def _lengths(bags: Bags) -> npt.NDArray[np.int32]:
+    return np.ones(len(bags.values), np.int32) if bags.lengths is None else bags.lengths
+
+
+def weights_of(bags: Bags) -> npt.NDArray[np.float32]:
+    """The weight of every ID: 1 in a feature without weights."""
+    return np.ones(len(bags.values), np.float32) if bags.weights is None else bags.weights

@@ -1,0 +1,101 @@
+"""Reads one row group: checked against the manifest, decoded, transformed.
+
+Which row groups are read when, and what a failure means for the run, is for `trainer.data.prefetch`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.schema import DataConfig, TaskConfig
+from embeddings.features import FeatureTransforms
+from trainer.data.block import Block
+from trainer.data.manifest import Manifest, RowGroup
+from trainer.data.source import DataError, open_source, read_footer
+from trainer.data.targets import Targets
+
+_FOOTERS_KEPT = 256
+
+
+class Decoder:
+    """Row groups of a manifest as blocks. Safe to call from several threads."""
+
+    def __init__(
+        self, manifest: Manifest, data: DataConfig, features: FeatureTransforms, tasks: Mapping[str, TaskConfig]
+    ) -> None:
+        self.manifest = manifest
+        self._source = open_source(manifest.root)
+        self._features = features
+        self._targets = Targets(tasks, data.weight_column)
+        self._verify = data.verify_checksums
+        self._tasks = len(tasks)
+        self._columns = list(dict.fromkeys((*features.columns, *self._targets.columns)))
+        self._footers: dict[str, pq.FileMetaData] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> Block:
+        """The rows of row group `number` of the manifest.
+
+        Raises:
+            DataError: the file is not what the manifest says, or cannot be read.
+            UserError: a value or a type cannot be trained.
+        """
+        group = self.manifest.row_groups[number]
+        where = f"{self.manifest.root}/{group.file.path}, row group {group.place}"
+        table = self._read(group, where)
+        labels, weights = self._targets(table, where)
+        return Block.of(self._features(table, where), self._features.sparse_names, labels, weights)
+
+    def empty(self, number: int) -> Block:
+        """As many rows of weight zero, in place of a row group that cannot be read."""
+        rows = self.manifest.row_groups[number].rows
+        return Block.empty(rows, len(self._features.sparse_names), self._features.dense_width, self._tasks)
+
+    def _read(self, group: RowGroup, where: str) -> pa.Table:
+        try:
+            with self._source.open(group.file.path) as file:
+                parquet = pq.ParquetFile(
+                    file,
+                    metadata=self._footer(group, file),
+                    page_checksum_verification=self._verify,
+                    pre_buffer=not self._source.is_local,
+                )
+                table = parquet.read_row_group(group.place, columns=self._columns, use_threads=False)
+        except DataError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{where} cannot be read: {error}\nRestore the file, or let data.on_error=quarantine leave it out."
+            ) from error
+        missing = [column for column in self._columns if column not in table.column_names]
+        if missing:
+            raise DataError(
+                f"{where}: there is no column {missing[0]!r}\nThere are: {', '.join(parquet.schema_arrow.names)}."
+            )
+        if table.num_rows != group.rows:
+            raise DataError(f"{where} has {table.num_rows} rows, not {group.rows}\nRestore the file.")
+        return table
+
+    def _footer(self, group: RowGroup, file: pa.NativeFile) -> pq.FileMetaData:
+        """The file's metadata, after a look whether it is still the file of the manifest."""
+        path, expected = f"{self.manifest.root}/{group.file.path}", group.file
+        size = file.size()
+        with self._lock:
+            metadata = self._footers.get(expected.path)
+        if metadata is None and size == expected.size:
+            footer = read_footer(file, path)
+            metadata = footer.metadata if footer.checksum == expected.footer else None
+        if metadata is None or size != expected.size:
+            raise DataError(
+                f"{path} was replaced or changed since the run began: {size} bytes, expected {expected.size} and the "
+                "same footer\nRestore it, or start a new run on the new data."
+            )
+        with self._lock:
+            self._footers[expected.path] = metadata
+            if len(self._footers) > _FOOTERS_KEPT:
+                del self._footers[next(iter(self._footers))]
+        return metadata

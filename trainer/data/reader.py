@@ -1,0 +1,189 @@
+"""The batches of one rank: the sample order's rows, read ahead by threads.
+
+The order is in `trainer.data.order`, decoding in `trainer.data.decode`, the threads in `trainer.data.prefetch`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.errors import UserError
+from configs.schema import DataConfig, TaskConfig
+from embeddings.features import FeatureTransforms
+from trainer.data.assemble import Layout, assemble, plan
+from trainer.data.batch import Batch
+from trainer.data.block import Block
+from trainer.data.decode import Decoder
+from trainer.data.manifest import Manifest
+from trainer.data.order import Order, lanes_of
+from trainer.data.prefetch import Prefetcher
+from trainer.data.source import DataError
+
+_CHUNK_ROWS = 4096  # rows of a lane that are gathered at once
+_SECOND_TRY_AFTER_S = 0.2
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row group whose rows have weight zero, because it could not be read."""
+
+    file: str
+    row_group: int
+    rows: int
+    reason: str
+
+
+class Reader:
+    """Reads one rank's part of a data set.
+
+    Attributes:
+        manifest: of the data set.
+        steps_per_epoch: the same on all ranks.
+        local_batch_size: rows of every batch, padding included, the same on all ranks.
+        wait_seconds: how long the consumer has waited for batches in all.
+        rows_read: rows in the batches that were given out, padding not counted.
+        quarantined: the row groups that were left out, the ones given at the start among them.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        data: DataConfig,
+        features: FeatureTransforms,
+        tasks: Mapping[str, TaskConfig],
+        seed: int,
+        rank: int,
+        world_size: int,
+        shuffle: bool = True,
+        quarantined: Sequence[Quarantined] = (),
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            shuffle: False reads in the order of the files, as evaluation does.
+            quarantined: row groups that are left out unread, as `quarantined` of an earlier reader says.
+
+        Raises:
+            UserError: there are more workers than lanes.
+        """
+        if world_size > data.lanes:
+            raise UserError(
+                f"{world_size} workers cannot share data.lanes={data.lanes}\nSet launch.workers to at most data.lanes."
+            )
+        assert data.global_batch_size % data.lanes == 0, "configs.checks lets only multiples through"
+        self._data = data
+        self._decoder = Decoder(manifest, data, features, tasks)
+        self._order = sample_order(manifest, data, seed, shuffle)
+        self._layout = Layout(
+            names=features.sparse_names,
+            weighted=bool(features.weighted_names),
+            lanes=tuple(lanes_of(rank, world_size, data.lanes)),
+            slots=-(-data.lanes // world_size),
+            lane_batch_size=self._order.lane_batch_size,
+            dense_width=features.dense_width,
+            tasks=len(tasks),
+        )
+        self.manifest = manifest
+        self._bytes_per_row = max(1, sum(file.bytes for file in manifest.files) // max(1, manifest.rows))
+        self.steps_per_epoch = self._order.steps
+        self.local_batch_size = self._layout.local_batch_size
+        self.wait_seconds = 0.0
+        self.rows_read = 0
+        self.quarantined = list(quarantined)
+
+    def batches(self, epoch: int, step: int = 0) -> BatchIterator:
+        """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
+        chunks = plan(self._order, self._layout, epoch, step, _CHUNK_ROWS)
+        prefetcher = Prefetcher(
+            chunks,
+            load=self._load,
+            give_up=self._give_up,
+            assemble=lambda chunk, block: assemble(chunk, self._layout, block),
+            estimate=lambda number: self.manifest.row_groups[number].rows * self._bytes_per_row,
+            threads=self._data.threads,
+            budget=self._data.prefetch_mib << 20,
+            timeout_s=self._data.read_timeout_s,
+        )
+        return BatchIterator(self, prefetcher, self._layout.names)
+
+    def _load(self, number: int) -> Block:
+        group = self.manifest.row_groups[number]
+        if any((q.file, q.row_group) == (group.file.path, group.place) for q in self.quarantined):
+            return self._decoder.empty(number)
+        try:
+            return self._decoder(number)
+        except DataError:
+            time.sleep(_SECOND_TRY_AFTER_S)
+        try:
+            return self._decoder(number)
+        except DataError as error:
+            return self._quarantine(number, error)
+
+    def _give_up(self, number: int, seconds: float) -> Block:
+        group = self.manifest.row_groups[number]
+        where = f"{self.manifest.root}/{group.file.path}, row group {group.place}"
+        error = DataError(
+            f"{where} was not read within {seconds:g} s, twice\nCheck the file system, or raise data.read_timeout_s."
+        )
+        return self._quarantine(number, error)
+
+    def _quarantine(self, number: int, error: DataError) -> Block:
+        """Rows of weight zero in place of a row group, or `error` where the config or the cap says so."""
+        if self._data.on_error == "fail":
+            raise error
+        group = self.manifest.row_groups[number]
+        self.quarantined.append(Quarantined(group.file.path, group.place, group.rows, str(error).splitlines()[0]))
+        rows, limit = sum(q.rows for q in self.quarantined), self._data.max_quarantined_fraction
+        if rows > limit * self.manifest.rows:
+            raise DataError(
+                f"{rows:,} of {self.manifest.rows:,} rows cannot be read, more than data.max_quarantined_fraction="
+                f"{limit:g}; the last: {error}"
+            ) from error
+        return self._decoder.empty(number)
+
+
+class BatchIterator(Iterator[Batch]):
+    """Batches in order; `close` stops the threads that read ahead, and so does dropping it."""
+
+    def __init__(self, reader: Reader, prefetcher: Prefetcher, names: tuple[str, ...]) -> None:
+        self._prefetcher = prefetcher
+        self._batches = _unpack(reader, prefetcher, names)
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Stops the threads."""
+        self._batches.close()
+        self._prefetcher.close()
+
+    def __del__(self) -> None:
+        self._prefetcher.close()
+
+
+def _unpack(reader: Reader, prefetcher: Prefetcher, names: tuple[str, ...]) -> Generator[Batch, None, None]:
+    waited = 0.0
+    try:
+        for batches in prefetcher:
+            reader.wait_seconds += prefetcher.wait_seconds - waited
+            waited = prefetcher.wait_seconds
+            reader.rows_read += batches.rows
+            for number in range(len(batches)):
+                yield batches.batch(number, names)
+    finally:
+        prefetcher.close()
+
+
+def sample_order(manifest: Manifest, data: DataConfig, seed: int, shuffle: bool) -> Order:
+    """The order that a config gives to the rows of a manifest."""
+    shuffle = shuffle and data.order != "sequential"
+    return Order(
+        segments=manifest.segments(data.order == "by_partition"),
+        seed=seed,
+        lanes=data.lanes,
+        lane_batch_size=data.global_batch_size // data.lanes,
+        window=data.shuffle_window if shuffle else 0,
+        permute_row_groups=shuffle,
+    )

@@ -1,0 +1,97 @@
+"""Finds the files of a data set and reads their footers into a manifest, many at a time.
+
+What the files must hold for a given config is checked in `trainer.data.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.fs as fs
+
+from configs.errors import UserError
+from trainer.data.manifest import DataFile, Manifest, ordered
+from trainer.data.source import DataError, Source, open_source, read_footer
+
+THREADS = 16  # footers read at once: most of the time is waiting
+SUFFIXES = (".parquet", ".parq", ".pq")
+
+
+def build_manifest(root: str, part: str = "", known: Manifest | None = None) -> Manifest:
+    """The manifest of the Parquet files below `root`/`part`, hidden ones (. and _) left out.
+
+    Args:
+        root: a local folder, or a URL of pyarrow.fs or fsspec.
+        part: a folder below it.
+        known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
+
+    Raises:
+        UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
+    """
+    source = open_source(root, part)
+    earlier = {(file.path, file.size): file for file in known.files} if known else {}
+    schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
+    found = list_files(source)
+    unread = [(path, size) for path, size in found if (path, size) not in earlier]
+    files = [earlier[entry] for entry in found if entry in earlier]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for entry, schema in pool.map(lambda entry: _scan(source, entry[0]), unread):
+            files.append(_with_schema(entry, schema, schemas))
+    manifest = Manifest(source.root, tuple(ordered(files)), tuple(schemas))
+    if not manifest.rows:
+        raise UserError(f"{source.root}: {len(files)} Parquet files without a row\nCheck data.root and its folders.")
+    return manifest
+
+
+def list_files(source: Source) -> list[tuple[str, int]]:
+    """Paths below the source's folder and sizes of its Parquet files, sorted.
+
+    Raises:
+        UserError: the folder cannot be read or has no Parquet file.
+    """
+    try:
+        infos = source.filesystem.get_file_info(fs.FileSelector(source.folder, recursive=True))
+    except OSError as error:
+        raise UserError(f"{source.root} cannot be read: {error}\nCheck data.root and its permissions.") from error
+    found = [(_below(info.path, source.folder), info.size) for info in infos if info.type == fs.FileType.File]
+    files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not _is_hidden(path))
+    if not files:
+        raise UserError(f"{source.root} has no Parquet file\nData files end in {', '.join(SUFFIXES)}.")
+    return files
+
+
+def _below(path: str, folder: str) -> str:
+    path, folder = path.replace("\\", "/"), folder.replace("\\", "/")
+    return path.removeprefix(folder).lstrip("/")
+
+
+def _is_hidden(path: str) -> bool:
+    return any(name.startswith((".", "_")) for name in path.split("/"))
+
+
+def _scan(source: Source, path: str) -> tuple[DataFile, pa.Schema]:
+    where = f"{source.root}/{path}"
+    try:
+        with source.open(path) as file:
+            footer = read_footer(file, where)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error}\nCheck that it is there and readable.") from error
+    groups = [footer.metadata.row_group(i) for i in range(footer.metadata.num_row_groups)]
+    rows = tuple(group.num_rows for group in groups)
+    size = sum(group.total_byte_size for group in groups)
+    schema = footer.metadata.schema.to_arrow_schema().remove_metadata()
+    return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
+
+
+def _with_schema(file: DataFile, schema: pa.Schema, schemas: dict[pa.Schema, int]) -> DataFile:
+    place = schemas.setdefault(schema, len(schemas))
+    return DataFile(file.path, file.size, file.footer, file.rows, file.bytes, place)
+
+
+def describe(files: Sequence[DataFile]) -> str:
+    """Number of files and rows, for a log line."""
+    return f"{len(files):,} files, {sum(sum(file.rows) for file in files):,} rows"

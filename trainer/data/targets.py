@@ -1,0 +1,87 @@
+"""Label and weight columns into the numbers that the losses need, and refuses what cannot be trained.
+
+A null or NaN label is no label: weight zero for its task. R rows, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from configs.choices import load
+from configs.errors import UserError
+from configs.schema import TaskConfig
+from embeddings.arrow import floats, is_list, refuse, single_array
+
+Matrix = npt.NDArray[np.float32]
+
+
+class Targets:
+    """Labels and their weights, read from tables of raw columns. Safe to call from several threads."""
+
+    def __init__(self, tasks: Mapping[str, TaskConfig], weight_column: str | None) -> None:
+        self._tasks = {name: (task.label or name, task) for name, task in tasks.items()}
+        self._weight_column = weight_column
+        self._unit = {name for name, task in tasks.items() if load("models.losses", task.loss).INPUT == "logit"}
+        weights = [weight_column, *(task.weight_column for task in tasks.values())]
+        columns = [label for label, _ in self._tasks.values()] + [column for column in weights if column]
+        self.columns = tuple(dict.fromkeys(columns))
+
+    def __call__(self, table: pa.Table, where: str) -> tuple[Matrix, Matrix]:
+        """Labels and weights, [R, T] each.
+
+        Raises:
+            UserError: a value is infinite, a label of a cross-entropy is outside [0, 1], a weight is missing or
+                negative, or a column is of a type without numbers.
+        """
+        shape = (table.num_rows, len(self._tasks))
+        labels, weights = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        rows = None if self._weight_column is None else _weights(table, self._weight_column, where)
+        for place, (name, (column, task)) in enumerate(self._tasks.items()):
+            given, weight = self._label(table, name, column, where)
+            if task.positive_weight != 1:
+                weight = np.where(given == 1, weight * np.float32(task.positive_weight), weight)
+            if rows is not None:
+                weight = weight * rows
+            if task.weight_column is not None:
+                weight = weight * _weights(table, task.weight_column, where)
+            labels[:, place], weights[:, place] = given, weight
+        return labels, weights
+
+    def _label(self, table: pa.Table, name: str, column: str, where: str) -> tuple[Matrix, Matrix]:
+        numbers = _numbers(table, column, where)
+        given = ~np.isnan(numbers)
+        numbers = np.where(given, numbers, np.float32(0))
+        remedy = "Write null for a label that is not known."
+        _refuse_first(~np.isfinite(numbers), table, column, where, "which is not finite", remedy)
+        if name in self._unit:
+            wrong = (numbers < 0) | (numbers > 1)
+            remedy = f"Set tasks.{name}.loss to one for such numbers, as mse, or write 0 and 1."
+            _refuse_first(wrong, table, column, where, "outside [0, 1]", remedy)
+        return numbers, given.astype(np.float32)
+
+
+def _numbers(table: pa.Table, column: str, where: str) -> Matrix:
+    array = single_array(table[column])
+    what = f"{where}: column {column!r}"
+    if is_list(array.type):
+        refuse(array.type, what, "a number", "Write one number a row.")
+    numbers = floats(array, np.nan, what)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+        return numbers.astype(np.float32, copy=False)
+
+
+def _weights(table: pa.Table, column: str, where: str) -> Matrix:
+    numbers = _numbers(table, column, where)
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0))
+    _refuse_first(wrong, table, column, where, "which is no weight", "Write a finite number of at least 0.")
+    return numbers
+
+
+def _refuse_first(wrong: np.ndarray, table: pa.Table, column: str, where: str, why: str, remedy: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(f"{where}, row {row}: column {column!r} is {table[column][row]}, {why}\n{remedy}")
