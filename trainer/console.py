@@ -1,39 +1,18 @@
-"""What a run says on the screen: a start-up page, one line an interval, a table an evaluation.
+"""The words of a run on the screen: a start-up page, one line an interval, a table an evaluation.
 
 Always plain text, never a control character: workers have no terminal, their lines go through Ray and into files.
-The values come from `records`; who prints (rank 0) is the trainer's business.
+The values come from `records`; where the lines go is `report`'s business.
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from typing import TextIO
 
 from trainer.memory import Memory
-from trainer.records import EvalRecord, Record, StepRecord
+from trainer.records import EvalRecord, StepRecord
 
 PAGE_LINES, PAGE_WIDTH = 40, 100
 SHOWN_TASKS = 4  # in a step line; the rest is in TensorBoard
 COLUMNS = ("loss", "ne", "auc", "gauc", "calibration", "mae", "rmse", "rows")
-
-
-class Console:
-    """Writes to one stream, line by line."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
-
-    def line(self, text: str = "") -> None:
-        self.stream.write(text + "\n")
-        self.stream.flush()
-
-    def print(self, record: Record) -> None:
-        """A step's line, or an evaluation's table."""
-        self.line(step_line(record) if isinstance(record, StepRecord) else eval_table(record))
-
-    def start_up(self, facts: Mapping[str, object], plan: str = "") -> None:
-        """The page of `start_up_page`."""
-        self.line(start_up_page(facts, plan))
 
 
 def step_line(record: StepRecord) -> str:

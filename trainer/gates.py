@@ -39,12 +39,13 @@ class GateTelemetry:
     @torch.no_grad()
     def update(self, gates: Mapping[str, Tensor], label_weights: Tensor) -> None:
         """gates: level -> [B, G, E] softmax weights; label_weights: [B, T], rows where all are zero do not count."""
-        rows = (label_weights > 0).any(dim=1).double()
+        counted = (label_weights > 0).any(dim=1)
+        rows = counted.sum(dtype=torch.float64)
         for level, weights in gates.items():
-            weights = weights.double()
-            entropy = torch.special.entr(weights).sum(2, keepdim=True)
-            ones = torch.ones_like(entropy)
-            sums = torch.einsum("b,bgc->gc", rows, torch.cat((weights, entropy, ones), dim=2))
+            weights = weights.float().where(counted[:, None, None], 0.0)
+            load = weights.sum(0, dtype=torch.float64)
+            entropy = torch.special.entr(weights).sum((0, 2), dtype=torch.float64)
+            sums = torch.cat((load, entropy[:, None], rows.expand(len(load), 1)), dim=1)
             self._sums[level] = self._sums[level] + sums if level in self._sums else sums
 
     def compute(self, group: Group = None) -> dict[str, GateUse]:

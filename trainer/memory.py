@@ -46,19 +46,28 @@ def _machine() -> tuple[int, int]:
     return total - available, total
 
 
-def _container() -> tuple[int, int] | None:
-    """(in use, limit) of this process's memory cgroup, version 2 or 1; None where it has no limit."""
-    for used, limit, cache in (
-        ("memory.current", "memory.max", "inactive_file"),
-        ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes", "total_inactive_file"),
-    ):
-        root = Path("/sys/fs/cgroup")
-        if not (root / limit).exists():
+def _container(root: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:
+    """(in use, limit) of the nearest memory cgroup above this process that has a limit, version 2 or 1; or None."""
+    for line in mine.read_text(encoding="ascii").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            top, names = root / "memory", ("memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file")
+        elif controllers == "":
+            top, names = root, ("memory.current", "memory.max", "inactive_file")
+        else:
             continue
-        text = (root / limit).read_text(encoding="ascii").strip()
-        if text == "max" or int(text) > UNLIMITED:
-            return None
-        stat = (root / used).with_name("memory.stat").read_text(encoding="ascii")
-        cached = dict(line.split() for line in stat.splitlines()).get(cache, "0")
-        return int((root / used).read_text(encoding="ascii")) - int(cached), int(text)
+        own = top / path.lstrip("/")  # does not exist where a container sees its own cgroup as the root
+        for folder in [own, *own.parents]:
+            if folder.is_relative_to(top) and (found := _limited(folder, *names)):
+                return found
     return None
+
+
+def _limited(folder: Path, used: str, limit: str, cache: str) -> tuple[int, int] | None:
+    if not (folder / limit).exists():
+        return None
+    text = (folder / limit).read_text(encoding="ascii").strip()
+    if text == "max" or int(text) > UNLIMITED:
+        return None
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    return int((folder / used).read_text(encoding="ascii")) - int(stat.get(cache, "0")), int(text)

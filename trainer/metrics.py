@@ -23,8 +23,7 @@ from torch import Tensor
 from trainer.auc import auc, grouped_auc
 from trainer.collectives import Group, sum_over_ranks
 
-BLOCK_ROWS = 65_536
-SUMS = ("rows", "weight", "label", "prediction", "cross_entropy", "absolute", "squared")
+BLOCK_ROWS = 32_768
 TaskValues = Mapping[str, Mapping[str, float]]
 
 
@@ -50,7 +49,10 @@ class TaskMetrics:
         self._block = torch.zeros(block_rows, 3 * len(self.tasks), device=device)
         self._at = self._summed = 0  # rows written to the block, rows of it that are in the sums
         self._wrapped = False
-        self._sums = torch.zeros(len(SUMS), len(self.tasks), dtype=torch.float64, device=device)
+        self._names = ("rows", "weight", "label", "prediction")
+        self._names += ("cross_entropy",) * any(task in self.binary for task in self.tasks)
+        self._names += ("absolute", "squared") * any(task not in self.binary for task in self.tasks)
+        self._sums = torch.zeros(len(self._names), len(self.tasks), dtype=torch.float64, device=device)
         self._losses = torch.zeros(len(self.tasks), dtype=torch.float64, device=device)
 
     def update(
@@ -82,7 +84,7 @@ class TaskMetrics:
         """
         self._sum_up()
         sums = sum_over_ranks(torch.cat((self._sums, self._losses[None])), group).tolist()
-        columns = dict(zip((*SUMS, "loss"), sums, strict=True))
+        columns = dict(zip((*self._names, "loss"), sums, strict=True))
         result = {}
         for t, task in enumerate(self.tasks):
             result[task] = _ratios({name: values[t] for name, values in columns.items()}, task in self.binary)
@@ -119,21 +121,17 @@ class TaskMetrics:
 
     def _sum_up(self) -> None:
         """Add the rows of the block that are not in the sums yet."""
-        predictions, labels, weights = self._block[self._summed : self._at].double().chunk(3, dim=1)
+        predictions, labels, weights = self._block[self._summed : self._at].chunk(3, dim=1)
         self._summed = self._at
         counted = weights > 0
         predictions = predictions.where(counted, 0.5)  # whatever the model says of padding, NaN included
-        error = predictions - labels
-        parts = (
-            counted.double(),
-            weights,
-            weights * labels,
-            weights * predictions,
-            weights * _cross_entropy(predictions, labels),
-            weights * error.abs(),
-            weights * error.square(),
-        )
-        self._sums += torch.stack([part.sum(0) for part in parts])
+        parts = [counted, weights, weights * labels, weights * predictions]
+        if "cross_entropy" in self._names:
+            parts.append(weights * _cross_entropy(predictions, labels))
+        if "squared" in self._names:
+            error = (predictions - labels).abs()
+            parts += [weights * error, weights * error.square()]
+        self._sums += torch.stack([part.sum(0, dtype=torch.float64) for part in parts])
 
     def _areas(self, t: int, group: Group) -> dict[str, float]:
         predictions, labels, weights = self.kept(t)
@@ -146,9 +144,10 @@ class TaskMetrics:
 
 
 def _cross_entropy(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Of float64 probabilities that came as float32: clamped where those can say no more (1e-12; 1 - 2^-25)."""
-    predictions = predictions.clamp(1e-12, 1 - 2**-25)
-    return -labels * predictions.log() - (1 - labels) * torch.log1p(-predictions)
+    """Of float32 probabilities, clamped to 1e-12 and to 1 - 2^-24, the largest float32 below one."""
+    predictions = predictions.clamp(1e-12, 1 - 2**-24)
+    other = torch.log1p(-predictions)
+    return labels * (other - predictions.log()) - other
 
 
 def _ratios(sums: dict[str, float], binary: bool) -> dict[str, float]:

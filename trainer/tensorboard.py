@@ -32,10 +32,12 @@ from types import TracebackType
 from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from trainer.pictures import heatmap
 from trainer.records import EvalRecord, Record
 
+QUALITY = ("total", "loss", "ne", "auc", "gauc", "calibration", "mae", "rmse")
 OVERVIEW = {
     "overview": {
         "loss": ["Multiline", ["total/loss", "loss/.*"]],
@@ -84,9 +86,14 @@ class TensorBoard:
         self.train.add_text(name, "\n".join(f"    {line}" for line in content.splitlines()), 0)
 
     def hparams(self, settings: Mapping[str, bool | int | float | str], results: Mapping[str, float]) -> None:
-        """Once, at the end: the run's settings beside its results, on the hparams tab; results are tags of `eval`."""
-        finite = {tag: value for tag, value in results.items() if math.isfinite(value)}
-        self.eval.add_hparams(dict(settings), finite, run_name=".")
+        """Once, at the end: the run's settings beside its results, on the hparams tab.
+
+        results: scalars of the last evaluation, already written; of these the measures of quality are shown.
+        """
+        shown = {tag: value for tag, value in results.items() if tag.split("/")[0] in QUALITY}
+        # add_hparams would draw each result a second time, at step 0
+        for summary in hparams(dict(settings), shown):
+            self.eval._get_file_writer().add_summary(summary)
 
     def close(self) -> None:
         self.train.close()

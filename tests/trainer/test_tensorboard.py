@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from trainer.gates import GateUse
 from trainer.memory import Memory
@@ -68,12 +69,18 @@ def test_texts_hparams_and_pictures(tmp_path):
     with TensorBoard(tmp_path) as board:
         board.text("config", "data:\n  root: a")
         board.write(step_record(10))
-        board.hparams({"top": "mmoe", "experts": 4}, {"auc/click": 0.7, "auc/like": math.nan})
+        board.write(eval_record(10))
+        board.hparams({"top": "mmoe", "experts": 4}, eval_record(10).scalars())
     train = read(tmp_path / "train")
     assert train.Tensors("config/text_summary")[0].tensor_proto.string_val[0] == b"    data:\n      root: a"
     assert train.Images("gates/gate")[0].height == HEADER + 2 * CELL
     assert not [path for path in (tmp_path / "eval").iterdir() if path.is_dir()], "hparams make no run of their own"
-    assert "_hparams_/session_start_info" in read(tmp_path / "eval").summary_metadata
+    evaluation = read(tmp_path / "eval")
+    assert "_hparams_/session_start_info" in evaluation.summary_metadata
+    assert [point.step for point in evaluation.Scalars("auc/click")] == [10], "and no curve gets a second point"
+    content = evaluation.summary_metadata["_hparams_/experiment"].plugin_data.content
+    metrics = HParamsPluginData.FromString(content).experiment.metric_infos
+    assert [metric.name.tag for metric in metrics] == ["total/loss", "auc/click"]
 
 
 def test_pictures_become_rarer(tmp_path):
