@@ -69,7 +69,7 @@ def _check_presence(manifest: Manifest, columns: Sequence[str]) -> None:
 
 
 def kind(type_: pa.DataType) -> pa.DataType:
-    """A type without what does not matter to a reader: how lists and strings are laid out, dictionaries, nullability."""
+    """A type without what does not matter to a reader: layout of lists and strings, dictionaries, nullability."""
     if isinstance(type_, pa.ExtensionType):
         return kind(type_.storage_type)
     if pt.is_dictionary(type_):
