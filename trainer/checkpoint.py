@@ -8,6 +8,7 @@ newest that passes its checksums is where every start of a run goes on. The file
 
 import json
 import logging
+import socket
 import threading
 import time
 import warnings
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -28,6 +29,7 @@ from configs.schema import CheckpointConfig
 from trainer import checkpoint_files as files
 from trainer.agreement import Agreement
 from trainer.checkpoint_files import Checkpoint, Position
+from trainer.checkpoint_match import refuse_mismatch
 from trainer.checkpoint_storage import CopyingPlanner, RawReader, RawWriter
 from trainer.folder import Folder
 
@@ -38,7 +40,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written. All ranks raise it with the same message."""
+    """A checkpoint could not be written or read. All ranks raise it with the same message."""
 
 
 class Checkpointer:
@@ -117,8 +119,7 @@ class Checkpointer:
         """
         complete, damaged = self._ranks.from_first(files.find(self.folder) if self._ranks.rank == 0 else ([], {}))
         for checkpoint in complete:
-            mine = sorted(checkpoint.files)[self._ranks.rank :: self._ranks.world_size]
-            found = [line for part in self._ranks.gather(files.problems(checkpoint, mine)) for line in part]
+            found = self._problems(checkpoint)
             if not found:
                 self._set_aside(damaged)
                 return checkpoint
@@ -147,15 +148,18 @@ class Checkpointer:
             return None
         reader = RawReader(checkpoint)
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        _refuse_mismatch(state, tensors, reader, checkpoint)
+        refuse_mismatch(state, checkpoint, reader.metadata)
         planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-        load(
-            tensors,
-            storage_reader=reader,
-            planner=planner,
-            process_group=self._ranks.group,
-            no_dist=self._ranks.is_alone,
-        )
+        try:
+            load(
+                tensors,
+                storage_reader=reader,
+                planner=planner,
+                process_group=self._ranks.group,
+                no_dist=self._ranks.is_alone,
+            )
+        except CheckpointException as error:
+            raise CheckpointError(f"{checkpoint.folder} could not be loaded: {_reason(error)}") from error
         state.update({name: checkpoint.extra[name] for name in state if name not in tensors})
         self.newest = checkpoint
         return checkpoint.position
@@ -194,6 +198,8 @@ class Checkpointer:
             for name, record in checkpoint.files.items():
                 size = checkpoint.folder.size(name)
                 assert size == record.size, f"{name} has {size} bytes, {record.size} were written"
+            for name in set(checkpoint.folder.names()) - set(checkpoint.files):
+                checkpoint.folder.remove(name)  # of a save that outlived its worker group
             files.write_complete(checkpoint)
             files.prune(self.folder, checkpoint.step, self.config.keep)
         except FileNotFoundError as error:
@@ -201,6 +207,20 @@ class Checkpointer:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return None
+
+    def _problems(self, checkpoint: Checkpoint) -> list[str]:
+        """What is wrong with the files, each read by one rank; the same on all ranks.
+
+        Raises:
+            UserError: a host finds something wrong that rank 0 does not.
+        """
+        mine = sorted(checkpoint.files)[self._ranks.rank :: self._ranks.world_size]
+        reports = self._ranks.gather((socket.gethostname(), files.problems(checkpoint, mine)))
+        suspects = {name: f"on host {host}, {text}" for host, found in reports for name, text in found.items()}
+        confirmed = self._ranks.from_first(files.problems(checkpoint, suspects) if self._ranks.rank == 0 else {})
+        for name in suspects.keys() - confirmed.keys():
+            raise UserError(f"{suspects[name]}; rank 0 finds nothing wrong with it\nmount the same folder on all hosts")
+        return list(confirmed.values())
 
     def _set_aside(self, damaged: dict[Folder, str]) -> None:
         if self._ranks.rank == 0:
@@ -215,25 +235,3 @@ def _reason(error: BaseException) -> str:
         parts = [f"rank {rank}: {type(e[0]).__name__}: {e[0]}" for rank, e in sorted(error.failures.items())]
         return "; ".join(parts)
     return f"{type(error).__name__}: {error}"
-
-
-def _refuse_mismatch(state: dict[str, Any], tensors: dict[str, Tensor], reader: RawReader, saved: Checkpoint) -> None:
-    """All that differs, before a value is read. A section (the part before the first /) is loaded whole or not."""
-    stored = reader.metadata.state_dict_metadata
-    sections = {name.split("/", 1)[0] for name in state}
-    there = {name for name in (*stored, *saved.extra) if name.split("/", 1)[0] in sections}
-    lines = [f"{name} is not in the checkpoint" for name in sorted(set(state) - there)]
-    lines += [f"{name} is in the checkpoint but not in this run" for name in sorted(there - set(state))]
-    for name, tensor in tensors.items():
-        entry = stored.get(name)
-        if isinstance(entry, TensorStorageMetadata):
-            was = f"{str(entry.properties.dtype).removeprefix('torch.')}{list(entry.size)}"
-            now = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.size())}"
-            if was != now:
-                lines.append(f"{name} is {was} in the checkpoint but {now} in this run")
-    if lines:
-        shown = "; ".join(lines[:10]) + (f"; and {len(lines) - 10} more" if len(lines) > 10 else "")
-        raise UserError(
-            f"the model does not fit {saved.folder}: {shown}\n"
-            "resume with the tables, model and optimizers that the run was started with, or train under another name"
-        )

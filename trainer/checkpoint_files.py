@@ -9,6 +9,7 @@ A folder without complete.json is not a checkpoint. Imports no torch: what is in
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -16,11 +17,13 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from configs.errors import UserError
 from trainer.folder import Folder
 
 COMPLETE = "complete.json"
 DAMAGED = "damaged.json"
 FORMAT = 1
+log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d{9,})")
 _FILE_NAME = re.compile(r"[\w-][\w.-]*")
 _READ_BYTES = 8 << 20
@@ -32,6 +35,20 @@ class Position(NamedTuple):
     step: int
     epoch: int
     epoch_step: int
+
+    def with_batch_size(self, before: int, after: int) -> "Position":
+        """The same place in the data when the global batch size is another one.
+
+        Raises:
+            UserError: the rows trained in the epoch so far are no whole number of new batches.
+        """
+        rows = self.epoch_step * before
+        if rows % after:
+            raise UserError(
+                f"data.global_batch_size={after:,} does not divide the {rows:,} rows done in epoch {self.epoch}\n"
+                f"take a divisor of them, keep {before:,}, or change it at the end of an epoch"
+            )
+        return self._replace(epoch_step=rows // after)
 
 
 @dataclass(frozen=True)
@@ -130,21 +147,21 @@ def find(directory: Folder) -> tuple[list[Checkpoint], dict[Folder, str]]:
     return complete, damaged
 
 
-def problems(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> list[str]:
-    """What is wrong with the files, or some of them, by size and checksum. Reads them whole."""
-    found = []
+def problems(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> dict[str, str]:
+    """File name -> what is wrong with it, by size and checksum, of all files or of some. Reads them whole."""
+    found = {}
     for name in checkpoint.files if names is None else names:
         record, path = checkpoint.files[name], f"{checkpoint.folder}/{name}"
         try:
             size = checkpoint.folder.size(name)
             if size != record.size:
-                found.append(f"{path} has {size:,} bytes instead of {record.size:,}")
+                found[name] = f"{path} has {size:,} bytes instead of {record.size:,}"
             elif _file_checksum(checkpoint.folder, name) != record.checksum:
-                found.append(f"{path} does not match its checksum")
+                found[name] = f"{path} does not match its checksum"
         except FileNotFoundError:
-            found.append(f"{path} is missing")
+            found[name] = f"{path} is missing"
         except OSError as error:
-            found.append(f"{path} cannot be read: {error}")
+            found[name] = f"{path} cannot be read: {error}"
     return found
 
 
@@ -164,14 +181,12 @@ def prune(directory: Folder, step: int, keep: int) -> None:
     for folder in (directory.child(folder_name(s)) for s in steps):
         if kept < keep and folder.exists(COMPLETE):
             kept += 1
-        else:
-            discard(folder)
-
-
-def discard(folder: Folder) -> None:
-    """Removes a checkpoint. complete.json goes first: a crash half-way must not leave what looks like one."""
-    folder.remove(COMPLETE)
-    folder.remove_all()
+            continue
+        try:
+            folder.remove(COMPLETE)  # first: a crash half-way must not leave what looks like a checkpoint
+            folder.remove_all()
+        except OSError as error:  # on NFS, a file that another process reads; the next save tries again
+            log.warning("%s is no longer needed, but cannot be deleted: %s", folder, error)
 
 
 def _steps(directory: Folder) -> list[int]:

@@ -6,11 +6,11 @@ the rows that it owns, and a checksum is taken while writing. Which checkpoint i
 """
 
 import json
-import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from itertools import groupby
+from typing import Any
 
 import torch
 import xxhash
@@ -27,12 +27,11 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
-from trainer.checkpoint_files import Checkpoint, FileRecord, checksum, discard
+from trainer.checkpoint_files import COMPLETE, Checkpoint, FileRecord, checksum
+from trainer.checkpoint_values import read_region, write_values
 from trainer.folder import Folder
 
 INDEX = "tensors.json"
-_BLOCK_BYTES = 16 << 20
-_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,9 @@ class RawWriter(StorageWriter):
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         if is_coordinator:  # no rank writes before it has got its plan, and the plan comes after this
-            discard(self.folder)
+            self.folder.make()
+            for name in sorted(self.folder.names(), key=lambda name: name != COMPLETE):
+                self.folder.remove(name)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         assert all(item.type != WriteItemType.BYTE_IO for item in plan.items), "only tensors are stored here"
@@ -110,7 +111,7 @@ class RawWriter(StorageWriter):
                     values = planner.resolve_data(item)
                     assert isinstance(values, Tensor)
                     results.append(WriteResult(item.index, values.nbytes, Stored(name, start)))
-                    start += _write(file, digest, values.detach())
+                    start += write_values(file, digest, values.detach())
             self.records[name] = FileRecord(start, digest.hexdigest())
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
@@ -159,15 +160,18 @@ class RawReader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        for item in plan.items:
-            tensor = self.metadata.state_dict_metadata[item.storage_index.fqn]
-            assert isinstance(tensor, TensorStorageMetadata)
-            chunk = next(c for c in tensor.chunks if c.offsets == item.storage_index.offset)
-            stored = self.metadata.storage_data[item.storage_index]
-            target = planner.resolve_tensor(item).detach()
-            with self.checkpoint.folder.reader(stored.file) as file:
-                _read(file, stored.start, chunk.sizes, tensor.properties.dtype, item.storage_offsets, target)
-            planner.commit_tensor(item, target)
+        stored = self.metadata.storage_data
+        items = sorted(plan.items, key=lambda item: (stored[item.storage_index].file, stored[item.storage_index].start))
+        for name, of_file in groupby(items, key=lambda item: stored[item.storage_index].file):
+            with self.checkpoint.folder.reader(name) as file:
+                for item in of_file:
+                    tensor = self.metadata.state_dict_metadata[item.storage_index.fqn]
+                    assert isinstance(tensor, TensorStorageMetadata)
+                    chunk = next(c for c in tensor.chunks if c.offsets == item.storage_index.offset)
+                    target = planner.resolve_tensor(item).detach()
+                    start, dtype = stored[item.storage_index].start, tensor.properties.dtype
+                    read_region(file, start, chunk.sizes, dtype, item.storage_offsets, target)
+                    planner.commit_tensor(item, target)
         done: Future[None] = Future()
         done.set_result(None)
         return done
@@ -206,56 +210,5 @@ def read_tensors(checkpoint: Checkpoint, wanted: Callable[[str], bool] = lambda 
             for dim, (offset, length) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
                 target = target.narrow(dim, offset, length)
             with checkpoint.folder.reader(stored.file) as file:
-                _read(file, stored.start, chunk.sizes, entry.properties.dtype, [0] * len(chunk.sizes), target)
+                read_region(file, stored.start, chunk.sizes, entry.properties.dtype, [0] * len(chunk.sizes), target)
     return tensors
-
-
-def _row_blocks(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """(first row, rows) of consecutive blocks of about `_BLOCK_BYTES`."""
-    step = max(1, _BLOCK_BYTES // max(1, row_bytes))
-    return ((first, min(step, rows - first)) for first in range(0, rows, step))
-
-
-def _bytes_of(values: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor."""
-    return values.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _write(file: IO[bytes], digest: Any, values: Tensor) -> int:
-    """Appends the values and padding to the alignment; returns the bytes written."""
-    rows = values.reshape(1) if values.dim() == 0 else values
-    written = values.nbytes
-    if written:
-        for first, count in _row_blocks(len(rows), written // len(rows)):
-            block = _bytes_of(rows.narrow(0, first, count).to("cpu").contiguous())
-            digest.update(block)
-            file.write(block)
-    padding = bytes(-written % _ALIGNMENT)
-    digest.update(padding)
-    file.write(padding)
-    return written + len(padding)
-
-
-def _read(file: IO[bytes], start: int, sizes: Any, dtype: torch.dtype, offsets: Any, target: Tensor) -> None:
-    """Fills `target` with the region at `offsets` of a chunk of `sizes` that starts at byte `start`."""
-    if target.numel() == 0:
-        return
-    if target.dim() == 0:
-        sizes, offsets, target = [1], [0], target.reshape(1)
-    row_bytes = math.prod(sizes[1:]) * dtype.itemsize
-    file.seek(start + offsets[0] * row_bytes)
-    for first, count in _row_blocks(len(target), row_bytes):
-        block = torch.empty((count, *sizes[1:]), dtype=dtype)
-        _fill(file, _bytes_of(block))
-        for dim in range(1, target.dim()):
-            block = block.narrow(dim, offsets[dim], target.shape[dim])
-        target.narrow(0, first, count).copy_(block)
-
-
-def _fill(file: IO[bytes], memory: memoryview) -> None:
-    done = 0
-    while done < len(memory):
-        count = file.readinto(memory[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise EOFError(f"{getattr(file, 'name', file)} ends {len(memory) - done:,} bytes too early")
-        done += count

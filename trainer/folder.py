@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -25,6 +25,12 @@ class Folder:
     """
 
     def __init__(self, location: str | Path) -> None:
+        self.fs: Any
+        self.path: str
+        self.is_local = "://" not in str(location)
+        if self.is_local:
+            self.fs, self.path = LocalFileSystem(), os.path.abspath(location)
+            return
         try:
             self.fs, self.path = url_to_fs(str(location))
         except (ValueError, ImportError) as error:
@@ -41,6 +47,9 @@ class Folder:
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
+
+    def make(self) -> None:
+        self.fs.makedirs(self.path, exist_ok=True)
 
     def names(self) -> list[str]:
         """Sorted names of what lies in the folder; none if there is no folder."""
@@ -66,7 +75,7 @@ class Folder:
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
         """A new file, on the disk when the block ends."""
-        self.fs.makedirs(self.path, exist_ok=True)
+        self.make()
         if not self.is_local:
             with self.fs.open(self._at(name), "wb") as file:
                 yield file
@@ -82,7 +91,7 @@ class Folder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Replaces a file at once: a reader, or a crash, sees the old content or the new one."""
         if not self.is_local:
-            self.fs.makedirs(self.path, exist_ok=True)
+            self.make()
             self.fs.pipe_file(self._at(name), content)
             return
         temporary = f".{name}.{os.getpid()}.tmp"
@@ -92,14 +101,15 @@ class Folder:
         self.sync()
 
     def sync(self) -> None:
-        """Puts the names of new files on the disk too."""
+        """Puts the names of new files, and the folder's own, on the disk too."""
         if not self.is_local:
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        for path in (self.path, os.path.dirname(self.path)):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def rename(self, name: str, to: str) -> None:
         self.fs.mv(self._at(name), self._at(to))

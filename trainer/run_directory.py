@@ -35,7 +35,7 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         if "://" in str(path):
             raise UserError(
-                f"training.run_dir is {path}, a URL\nuse a path that all hosts see: NFS, or a bucket mounted as a folder"
+                f"training.run_dir is {path}, a URL\nuse a path that all hosts see: NFS, or a mounted bucket"
             )
         self.path = Path(path).expanduser().absolute()
         self.config = self.path / "config.yaml"

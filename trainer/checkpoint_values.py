@@ -1,0 +1,77 @@
+"""Tensor values as bytes in a file: written in blocks with a running checksum, read back region by region.
+
+Which tensor lies where is `checkpoint_storage`'s business.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+_BLOCK_BYTES = 16 << 20
+_ALIGNMENT = 64
+
+
+def write_values(file: IO[bytes], digest: Any, values: Tensor) -> int:
+    """Appends a tensor of any device, row-major, and zeros up to the alignment; returns the bytes appended.
+
+    Args:
+        digest: an xxhash object that is fed what is written.
+    """
+    rows = values.reshape(1) if values.dim() == 0 else values
+    written = values.nbytes
+    if written:
+        for first, count in _row_blocks(len(rows), written // len(rows)):
+            block = _bytes_of(rows.narrow(0, first, count).to("cpu").contiguous())
+            digest.update(block)
+            file.write(block)
+    padding = bytes(-written % _ALIGNMENT)
+    digest.update(padding)
+    file.write(padding)
+    return written + len(padding)
+
+
+def read_region(
+    file: IO[bytes], start: int, sizes: Sequence[int], dtype: torch.dtype, offsets: Sequence[int], target: Tensor
+) -> None:
+    """Fills `target` with the region at `offsets`, of `target`'s shape, of a chunk of `sizes` at byte `start`.
+
+    Reads the rows of the region and no others, a block at a time.
+
+    Raises:
+        EOFError: the file ends before the region does.
+    """
+    if target.numel() == 0:
+        return
+    if target.dim() == 0:
+        sizes, offsets, target = [1], [0], target.reshape(1)
+    row_bytes = math.prod(sizes[1:]) * dtype.itemsize
+    file.seek(start + offsets[0] * row_bytes)
+    for first, count in _row_blocks(len(target), row_bytes):
+        block = torch.empty((count, *sizes[1:]), dtype=dtype)
+        _fill(file, _bytes_of(block))
+        for dim in range(1, target.dim()):
+            block = block.narrow(dim, offsets[dim], target.shape[dim])
+        target.narrow(0, first, count).copy_(block)
+
+
+def _row_blocks(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of consecutive blocks of about `_BLOCK_BYTES`."""
+    step = max(1, _BLOCK_BYTES // max(1, row_bytes))
+    return ((first, min(step, rows - first)) for first in range(0, rows, step))
+
+
+def _bytes_of(values: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor."""
+    return values.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _fill(file: IO[bytes], memory: memoryview) -> None:
+    done = 0
+    while done < len(memory):
+        count = file.readinto(memory[done:])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError(f"{getattr(file, 'name', file)} ends {len(memory) - done:,} bytes too early")
+        done += count
