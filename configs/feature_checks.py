@@ -30,6 +30,8 @@ def tables_are_found(config: Config) -> Iterator[Mistake]:
 
 def tables_are_used(config: Config) -> Iterator[Mistake]:
     used = {feature.table for feature in config.sparse_features.values()}
+    if used - set(config.tables):
+        return  # a misspelt table leaves the right one unused
     for name in config.tables:
         if name not in used:
             message = "no feature uses this table; remove it, or name it in a feature"

@@ -111,7 +111,7 @@ def _without_broken_interpolations(value: Any, path: Path, source: Source) -> An
         try:
             OmegaConf.create([value])
         except OmegaConfBaseException:
-            message = f"{value!r} is no interpolation: write ${{section.key}}, or \\${{ for the characters themselves"
+            message = f"{value!r} is no interpolation: write ${{section.key}}, or \\${{ for plain text"
             source.mistakes.append(Mistake(path, message))
             return None
     return value

@@ -1,0 +1,161 @@
+"""Every check across sections, each by a config that breaks it alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from configs.checks import RUN_CHECKS, check
+from configs.feature_checks import FEATURE_CHECKS
+from configs.schema import Config
+
+VALID = """
+data: {root: data/x, global_batch_size: 64, lanes: 8}
+features:
+  user: {table: user}
+  items: {table: item, weights: item_weights}
+  age: {}
+  hour: {table: hour, transform: bucketize, boundaries: [6, 12, 18]}
+tables:
+  user: {num_embeddings: 10, embedding_dim: 4}
+  item: {num_embeddings: 10, embedding_dim: 4}
+  hour: {num_embeddings: 4, embedding_dim: 4}
+tasks:
+  click: {}
+  like: {label: liked}
+training: {run_dir: runs/x}
+launch: {workers: 4}
+"""
+
+CASES = [  # check, overrides, where, words
+    ("choices_exist", ["model.top=mmoo"], "model.top", "not in models/tops; did you mean mmoe?"),
+    ("choices_exist", ["tasks.like.loss=mce"], "tasks.like.loss", "did you mean mse?"),
+    ("choices_exist", ["training.task_balance=fix"], "training.task_balance", "did you mean fixed?"),
+    ("choices_exist", ["features.user.transform=hsh"], "features.user.transform", "did you mean hash?"),
+    ("choices_exist", ["data.generate.kind=feeds"], "data.generate.kind", "did you mean feed?"),
+    ("names_are_plain", ["tasks={'a/b': {}}"], "tasks.a/b", "letters"),
+    (
+        "names_are_plain",
+        ["tables={'1': {num_embeddings: 1, embedding_dim: 4}}", "features.x.table='1'"],
+        "tables.1",
+        "digit",
+    ),
+    ("tables_are_found", ["features.user.table=users"], "features.user.table", "did you mean user?"),
+    ("tables_are_used", ["tables.old={num_embeddings: 9, embedding_dim: 4}"], "tables.old", "no feature uses"),
+    ("labels_are_no_inputs", ["features.click={}"], "tasks.click.label", "label leak"),
+    ("labels_are_no_inputs", ["features.taste={column: liked}"], "tasks.like.label", "remove features.taste"),
+    ("labels_are_no_inputs", ["features.items.weights=click"], "tasks.click.label", "label leak"),
+    ("labels_are_no_inputs", ["tasks.like.weight_column=liked"], "tasks.like.weight_column", "positive_weight"),
+    ("weights_are_no_inputs", ["data.weight_column=age"], "data.weight_column", "features.age"),
+    ("weights_are_no_inputs", ["tasks.like.weight_column=age"], "tasks.like.weight_column", "features.age"),
+    ("transforms_are_whole", ["features.user.transform=vocabulary"], "features.user.vocabulary", "is missing"),
+    ("transforms_are_whole", ["features.user.transform=bucketize"], "features.user.boundaries", "is missing"),
+    ("transforms_are_whole", ["features.user.vocabulary=x.txt"], "features.user.vocabulary", "no effect"),
+    ("transforms_are_whole", ["features.user.out_of_range=drop"], "features.user.out_of_range", "identity"),
+    ("boundaries_fit", ["features.hour.boundaries=[6, 6]"], "features.hour.boundaries", "must increase"),
+    ("boundaries_fit", ["tables.hour.num_embeddings=3"], "features.hour.boundaries", "4 buckets"),
+    ("standardize_is_whole", ["features.age.transform=standardize"], "features.age.transform", "`mean` and `std`"),
+    ("standardize_is_whole", ["features.age.mean=3"], "features.age.mean", "no effect"),
+    ("standardize_is_whole", ["features.age.std=3"], "features.age.std", "no effect"),
+    ("bags_are_sound", ["features.items.weights=items"], "features.items.weights", "IDs themselves"),
+    ("bags_are_sound", ["tables.item.pooling=mean"], "features.items.weights", "pooling: sum"),
+    ("features_differ", ["features.user2={table: user, column: user}"], "features.user2", "equals features.user"),
+    ("tasks_can_learn", ["tasks.click.weight=0", "tasks.like.weight=0"], "tasks", "nothing would be learned"),
+    ("tasks_can_learn", ["tasks.click.output=identity"], "tasks.click.output", "use auto"),
+    ("lanes_carry_the_batch", ["data.global_batch_size=60"], "data.global_batch_size", "use 56 or 64"),
+    ("lanes_carry_the_batch", ["data.global_batch_size=4"], "data.global_batch_size", "use 8"),
+    ("lanes_carry_the_batch", ["data.generate.train_rows=32"], "data.global_batch_size", "train_rows = 32"),
+    ("workers_fit", ["launch.workers=9"], "launch.workers", "raise data.lanes"),
+    ("workers_fit", ["launch.min_workers=5"], "launch.min_workers", "more than launch.workers = 4"),
+    ("workers_fit", ["launch.workers_per_host=3"], "launch.workers_per_host", "no multiple"),
+    ("follow_has_partitions", ["data.follow=true"], "data.follow", "by_partition"),
+    (
+        "follow_has_partitions",
+        ["data.follow=true", "data.order=by_partition", "training.epochs=2"],
+        "training.epochs",
+        "never ends",
+    ),
+    ("steps_are_reached", ["training={max_steps: 9, warmup_steps: 9}"], "training.warmup_steps", "would not end"),
+    ("steps_are_reached", ["training={max_steps: 9, profile_at: 10}"], "training.profile_at", "after the last"),
+    (
+        "optimizer_is_there",
+        ["training.sparse_optimizer.kind=adam", "launch.device=cpu"],
+        "training.sparse_optimizer.kind",
+        "on CPU",
+    ),
+    (
+        "optimizer_is_there",
+        ["training.sparse_optimizer={kind: sgd, weight_decay: 0.1}"],
+        "training.sparse_optimizer.weight_decay",
+        "no weight decay",
+    ),
+    (
+        "elastic_tables_reshard",
+        ["tables.user.sharding=column_wise", "launch.min_workers=2"],
+        "tables.user.sharding",
+        "cannot move",
+    ),
+    ("folders_are_apart", ["training.run_dir=data/x"], "training.run_dir", "inside the data"),
+    ("folders_are_apart", ["training.run_dir=data/x/train/run"], "training.run_dir", "inside the data"),
+    ("folders_are_apart", ["data.root=runs/x/data"], "data.root", "--overwrite deletes"),
+]
+
+
+def config(overrides: list[str]) -> Config:
+    merged = OmegaConf.merge(OmegaConf.create(VALID), OmegaConf.from_dotlist(overrides))
+    values: Any = OmegaConf.to_container(merged)
+    return Config.model_validate(values)
+
+
+def test_a_sound_config_has_no_mistakes() -> None:
+    assert check(config([])) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["launch.workers=8", "launch.min_workers=8", "launch.workers_per_host=4", "data.lanes=64"],
+        ["data.follow=true", "data.order=by_partition"],
+        ["training={max_steps: 9, warmup_steps: 8, profile_at: 9}"],
+        ["tasks.click.weight_column=watch_time", "tasks.click.weight=0"],
+        ["features.user2={table: user, column: other}"],
+        ["features.user.transform=identity", "features.user.out_of_range=drop"],
+        ["tables.user.sharding=column_wise"],
+        ["features.age={transform: standardize, mean: 1, std: 1}"],
+        ["training.sparse_optimizer={kind: adam, weight_decay: 0.1}"],
+        ["training.run_dir=data/run", "data.root=data/rows"],
+    ],
+)
+def test_neighbours_of_mistakes_are_sound(overrides: list[str]) -> None:
+    assert check(config(overrides)) == []
+
+
+@pytest.mark.parametrize(("name", "overrides", "where", "words"), CASES)
+def test_each_mistake_is_found_once_where_it_is(name: str, overrides: list[str], where: str, words: str) -> None:
+    (mistake,) = check(config(overrides))
+    assert ".".join(mistake.path) == where
+    assert words in mistake.message
+    (found,) = [one.__name__ for one in (*FEATURE_CHECKS, *RUN_CHECKS) if list(one(config(overrides)))]
+    assert found == name
+
+
+def test_every_check_is_tested() -> None:
+    assert {name for name, *_ in CASES} == {one.__name__ for one in (*FEATURE_CHECKS, *RUN_CHECKS)}
+
+
+def test_every_choice_is_a_file() -> None:
+    """The packages that configs choose from exist, and none is empty."""
+    from configs.choices import available
+
+    root = Path(__file__).parents[2]
+    for package in (
+        "models/tops",
+        "models/losses",
+        "models/balance",
+        "embeddings/transforms",
+        "trainer/data/generators",
+    ):
+        names = available(package.replace("/", "."))
+        assert names == sorted(path.stem for path in (root / package).glob("[!_]*.py"))
+        assert names
