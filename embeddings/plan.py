@@ -3,13 +3,15 @@
 `embeddings.planner` makes it, `embeddings.sharding` carries it out, `embeddings.plan_report` shows it.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
-# Of these, weights and optimizer state move to any other and to any number of workers, exactly.
+# Weights and optimizer state of these can become any other of them. All types can change the number of workers.
 CUT_BY_ROWS = frozenset({"row_wise", "table_wise", "table_row_wise"})
 
 
@@ -67,6 +69,11 @@ class Plan:
                 totals[shard.rank] += getattr(shard, what)
         return totals
 
+    def digest(self) -> int:
+        """A number that tells plans apart: the same in every process, below 2^63."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dump`; `Pins.from_json` reads it back."""
         return {
@@ -82,10 +89,9 @@ class Plan:
 class Pins:
     """The sharding types of a run's former plan, which its checkpoints were written with."""
 
-    world_size: int
     sharding: Mapping[str, str]
 
     @classmethod
     def from_json(cls, plan: Mapping[str, Any]) -> "Pins":
         """From `Plan.to_json`'s data."""
-        return cls(plan["world_size"], {name: table["sharding"] for name, table in plan["tables"].items()})
+        return cls({name: table["sharding"] for name, table in plan["tables"].items()})

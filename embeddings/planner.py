@@ -1,13 +1,15 @@
 """Decides where tables live: torchrec's EmbeddingShardingPlanner under the constraints of `TableConfig.sharding`.
 
-Every rank plans for itself and gets the same plan, from the same config and capacity: no collective is needed, and
-none can hang. It needs neither a GPU nor a process group.
+Every rank plans for itself and gets the same plan, because all plan for the smallest machine among them. A plan needs
+neither a GPU nor, for workers that are not here, a process group.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
 from torchrec.distributed.planner.proposers import GreedyProposer, GridSearchProposer, UniformProposer
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
@@ -20,10 +22,12 @@ from configs.schema import Config
 from embeddings.plan import CUT_BY_ROWS, Pins, Plan, TablePlan, TableShard
 from embeddings.sharding import table_sharders
 from embeddings.table_memory import does_not_fit, table_bytes
-from embeddings.topology import Capacity, measure_capacity, topology
+from embeddings.topology import Capacity, least, measure_capacity, topology
 
 _AUTO = ("row_wise", "table_wise")
-_KERNELS = {"cpu": ["fused"], "cuda": ["fused", "fused_uvm_caching"]}
+_CACHED = "fused_uvm_caching"
+# Tried one after the other: torchrec's planner alone would put tables behind a cache while GPUs stand empty.
+_KERNELS = {"cpu": (["fused"],), "cuda": (["fused"], ["fused", _CACHED])}
 _MOST_COMBINATIONS = 256  # up to here every combination of types and kernels is tried, above a greedy choice of them
 
 
@@ -33,8 +37,9 @@ def plan_tables(
     world_size: int,
     local_world_size: int,
     device: torch.device,
-    capacity: Capacity | None = None,
+    *,
     pins: Pins | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> Plan:
     """A plan for `tables` that fits, and balances estimated work over the ranks.
 
@@ -42,24 +47,29 @@ def plan_tables(
         tables: on meta, with their optimizer attached; None when there are none.
         world_size, local_world_size: workers in all, and on one host.
         device: its type says what to plan for; it need not be here.
-        capacity: of one worker, equal on all ranks; measured on this machine when left out.
         pins: the run's former plan. Its types are kept; tables with `sharding: auto` change between row_wise and
             table_wise, which reshard exactly, only when nothing fits otherwise.
+        group: the workers, when they are here: they agree on the least memory among them.
 
     Raises:
         UserError: the tables do not fit, or a former type cannot become the wanted one.
     """
-    capacity = capacity or measure_capacity(config.launch, device, local_world_size)
+    capacity = measure_capacity(config.launch, device, local_world_size)
+    if group is not None:
+        local_world_size, *memory = least([local_world_size, capacity.gpu, capacity.host], device, group)
+        capacity = Capacity(*memory)
     if tables is None:
         return Plan(world_size, device.type, capacity.fast, {})
     names = [table.name for table in tables.embedding_bag_configs()]
     problem = _Problem(tables, config, names, world_size, local_world_size, device, capacity)
     if pins:
         _check_pins(problem, pins)
-    for kept in (pins, None):
-        solution = problem.solve({name: _types(config, name, kept) for name in names})
-        if solution:
-            return _plan(problem, *solution, pins)
+    for kernels in _KERNELS[device.type]:
+        for kept in (pins, None) if pins else (None,):
+            solution = problem.solve({name: _types(config, name, kept) for name in names}, kernels)
+            plan = _plan(problem, *solution, pins) if solution else None
+            if plan and max(plan.bytes_per_rank()) <= capacity.fast:
+                return plan
     raise does_not_fit(config, names, capacity, world_size)
 
 
@@ -93,13 +103,15 @@ class _Problem:
     device: torch.device
     capacity: Capacity
 
-    def solve(self, types: Mapping[str, Sequence[str]]) -> tuple[ShardingPlan, Sequence[ShardingOption]] | None:
+    def solve(
+        self, types: Mapping[str, Sequence[str]], kernels: list[str]
+    ) -> tuple[ShardingPlan, Sequence[ShardingOption]] | None:
         """torchrec's plan and the options it chose; None when nothing fits."""
         kept = _KeepOptions()
         planner = EmbeddingShardingPlanner(
             topology=topology(self.device, self.world_size, self.local_world_size, self.capacity),
             batch_size=max(1, self.config.data.global_batch_size // self.world_size),
-            constraints={name: self._constraints(name, types[name]) for name in self.names},
+            constraints={name: self._constraints(name, types[name], kernels) for name in self.names},
             proposer=[
                 GridSearchProposer(_MOST_COMBINATIONS),
                 GreedyProposer(),
@@ -110,33 +122,33 @@ class _Problem:
             stats=[kept],
             debug=False,
         )
+        quiet = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # torchrec tells the root logger of every data-parallel table
         try:
             return planner.plan(self.tables, table_sharders()), kept.options
         except PlannerError:
             return None
+        finally:
+            logging.disable(quiet)
 
-    def _constraints(self, name: str, types: Sequence[str]) -> ParameterConstraints:
+    def _constraints(self, name: str, types: Sequence[str], kernels: list[str]) -> ParameterConstraints:
         features = [feature for feature in self.config.sparse_features.values() if feature.table == name]
-        kernels = ["dense"] if "data_parallel" in types else _KERNELS[self.device.type]
         return ParameterConstraints(
             sharding_types=list(types),
-            compute_kernels=kernels,
+            compute_kernels=["dense"] if "data_parallel" in types else kernels,
             pooling_factors=[float(feature.max_length or 1) for feature in features],
         )
 
 
 def _plan(problem: _Problem, solution: ShardingPlan, options: Sequence[ShardingOption], pins: Pins | None) -> Plan:
     tables = {option.name: _table_plan(problem, option) for option in options}
-    notes = [
-        f"table {name} does not fit into the GPUs: it lives in host memory behind a GPU cache, which is slower"
-        for name, table in tables.items()
-        if table.kernel == "fused_uvm_caching"
-    ]
-    notes += [
-        f"table {name} changes from {pins.sharding[name]} to {table.sharding}, exactly"
-        for name, table in tables.items()
-        if pins and pins.sharding.get(name, table.sharding) != table.sharding
-    ]
+    cached = [name for name, table in tables.items() if table.kernel == _CACHED]
+    changed = [name for name, table in tables.items() if pins and pins.sharding.get(name) not in (None, table.sharding)]
+    notes = []
+    if cached:
+        notes.append(f"in host memory behind a GPU cache, as the GPUs are too small (slower): {', '.join(cached)}")
+    if changed:
+        notes.append(f"resharded exactly, as the former plan does not fit or the config changed: {', '.join(changed)}")
     order = {name: tables[name] for name in problem.names}
     (placement,) = solution.plan.values()
     return Plan(
@@ -150,7 +162,7 @@ def _plan(problem: _Problem, solution: ShardingPlan, options: Sequence[ShardingO
 
 
 def _table_plan(problem: _Problem, option: ShardingOption) -> TablePlan:
-    shards = tuple(_shard(problem, shard) for shard in option.shards)
+    shards = tuple(_shard(problem, option, shard) for shard in option.shards)
     return TablePlan(
         num_embeddings=option.tensor.shape[0],
         embedding_dim=option.tensor.shape[1],
@@ -161,21 +173,17 @@ def _table_plan(problem: _Problem, option: ShardingOption) -> TablePlan:
     )
 
 
-def _shard(problem: _Problem, shard: Shard) -> TableShard:
+def _shard(problem: _Problem, option: ShardingOption, shard: Shard) -> TableShard:
     assert shard.storage is not None
     assert shard.perf is not None
     assert shard.rank is not None
+    rows, columns = shard.size
     on_gpu = problem.device.type == "cuda"
-    return TableShard(
-        rank=shard.rank,
-        row=shard.offset[0],
-        column=shard.offset[1],
-        rows=shard.size[0],
-        columns=shard.size[1],
-        fast_bytes=shard.storage.hbm if on_gpu else shard.storage.ddr,
-        host_bytes=shard.storage.ddr if on_gpu else 0,
-        work_ms=shard.perf.total,
-    )
+    fast = shard.storage.hbm if on_gpu else shard.storage.ddr
+    if option.compute_kernel != _CACHED:  # torchrec counts fp16 and data-parallel tables short
+        fast = max(fast, table_bytes(problem.config, option.name, rows, columns))
+    host = shard.storage.ddr if on_gpu else 0
+    return TableShard(shard.rank, *shard.offset, rows, columns, fast, host, shard.perf.total)
 
 
 def _check_pins(problem: _Problem, pins: Pins) -> None:
@@ -191,9 +199,4 @@ def _check_pins(problem: _Problem, pins: Pins) -> None:
             raise UserError(
                 f"tables.{name}.sharding={wanted}: this run has the table as {former}, whose optimizer state cannot "
                 f"become {wanted}\nKeep tables.{name}.sharding={former}, or start a new run."
-            )
-        if former == "column_wise" and pins.world_size != problem.world_size:
-            raise UserError(
-                f"tables.{name}.sharding=column_wise: its optimizer state cannot move from {pins.world_size} workers "
-                f"to {problem.world_size}\nGo on with launch.workers={pins.world_size}; a new run may cut it by rows."
             )

@@ -45,6 +45,9 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
     paths = [path for path, part in module.named_modules() if isinstance(part, EmbeddingBagCollection)]
     assert len(paths) <= 1, paths
     assert dist.get_world_size(group) == plan.world_size, (dist.get_world_size(group), plan.world_size)
+    digest = torch.tensor([plan.digest(), -plan.digest()], device=device)
+    dist.all_reduce(digest, dist.ReduceOp.MIN, group)
+    assert digest[0] == -digest[1], "the ranks hold different plans"  # they would wait for each other for ever
     env = ShardingEnv(plan.world_size, dist.get_rank(group), group, output_dtensor=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torchrec calls DDP with an argument that torch renames

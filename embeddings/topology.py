@@ -4,6 +4,7 @@ Memory is measured, or taken from `launch.memory_gib`. Which table goes where is
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,15 @@ class Capacity:
         return self.gpu or self.host
 
 
-def measure_capacity(
-    launch: LaunchConfig, device: torch.device, local_world_size: int, group: dist.ProcessGroup | None = None
-) -> Capacity:
-    """What tables may fill on this worker; with a process group, the least of all its workers.
+def measure_capacity(launch: LaunchConfig, device: torch.device, local_world_size: int) -> Capacity:
+    """What tables may fill on this worker.
 
     Raises:
         UserError: the capacity of a GPU is asked for on a machine that has none.
     """
     if device.type == "cpu":
         host = launch.memory_gib * GIB if launch.memory_gib else _HOST_SHARE * host_memory()
-        return _least(Capacity(0, int(host / local_world_size)), device, group)
+        return Capacity(0, int(host / local_world_size))
     here = torch.cuda.is_available()
     if not here and launch.memory_gib is None:
         raise UserError(
@@ -60,16 +59,14 @@ def measure_capacity(
         )
     gpu = launch.memory_gib * GIB if launch.memory_gib else _GPU_SHARE * torch.cuda.mem_get_info(device)[1]
     host = _HOST_SHARE * host_memory() / local_world_size if here else _ASSUMED_HOST_GIB_PER_GPU * GIB
-    return _least(Capacity(int(gpu), int(host)), device, group)
+    return Capacity(int(gpu), int(host))
 
 
-def _least(capacity: Capacity, device: torch.device, group: dist.ProcessGroup | None) -> Capacity:
-    if group is None:
-        return capacity
-    both = torch.tensor([capacity.gpu, capacity.host], device=device)
-    dist.all_reduce(both, dist.ReduceOp.MIN, group)
-    gpu, host = both.tolist()
-    return Capacity(gpu, host)
+def least(values: Sequence[int], device: torch.device, group: dist.ProcessGroup) -> list[int]:
+    """Elementwise minimum over the ranks of `group`, so that all plan for the same machines."""
+    values_everywhere = torch.tensor(values, device=device)
+    dist.all_reduce(values_everywhere, dist.ReduceOp.MIN, group)
+    return values_everywhere.tolist()
 
 
 def host_memory() -> int:
