@@ -1,0 +1,107 @@
+"""Loads a bundle and scores rows with it, in any process that has torch: no torchrec, no ray, no training code.
+
+Reading files is left to `trainer.serving.score`, answering requests to `trainer.serving.server`.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors import safe_open
+from torch import Tensor
+
+from configs.errors import UserError
+from configs.schema import Feature, SparseFeature
+from embeddings.features import Columns, FeatureTransforms
+from trainer.serving.inputs import program_inputs
+from trainer.serving.program import Program, load_compiled, load_exported, why_not_here
+from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Weight, read_signature
+
+log = logging.getLogger(__name__)
+_ROWS_A_CALL = 8192  # bounds the memory of one call; larger ones are no faster
+
+
+class Bundle:
+    """A loaded bundle. Safe to call from several threads.
+
+    Args:
+        folder: what `export` wrote.
+        compiled: False takes the exported graph even where the compiled program runs.
+
+    Raises:
+        UserError: it is no bundle, or not a whole one.
+    """
+
+    def __init__(self, folder: str | Path, *, compiled: bool = True) -> None:
+        self.folder = Path(folder)
+        self.signature: Signature = read_signature(self.folder)
+        self.tasks = self.signature.tasks
+        self.transforms = FeatureTransforms(_with_own_files(self.signature, self.folder), self.signature.tables)
+        self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
+        self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
+
+    def predict(self, table: pa.Table, where: str = "rows") -> npt.NDArray[np.float32]:
+        """Predictions [R, T] of raw rows.
+
+        Args:
+            table: R rows with at least the columns `self.transforms.columns`, types as in training.
+            where: the rows' origin, for error messages.
+
+        Raises:
+            UserError: a column is missing or holds what cannot be used.
+        """
+        parts = [
+            self.score(self.transforms(table.slice(start, _ROWS_A_CALL), where))
+            for start in range(0, table.num_rows, _ROWS_A_CALL)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.tasks)), np.float32)
+
+    def score(self, columns: Columns) -> npt.NDArray[np.float32]:
+        """Predictions [B, T] of B transformed rows. Raises ValueError when they do not fit the bundle."""
+        if not len(columns.dense):
+            return np.empty((0, len(self.tasks)), np.float32)
+        inputs = program_inputs(columns, self.signature.groups, self.signature.dense_width)
+        return self._program(self._weights, inputs).numpy()
+
+
+def load_weights(path: Path, expected: Sequence[Weight]) -> list[Tensor]:
+    """The tensors of `path` in the order of `expected`, mapped: rows come into memory when they are looked up.
+
+    Raises:
+        UserError: a tensor is missing or has another shape or type.
+    """
+    weights = []
+    with safe_open(str(path), framework="pt") as file:
+        names = set(file.keys())
+        for weight in expected:
+            tensor = file.get_tensor(weight.name) if weight.name in names else None
+            if tensor is None or tuple(tensor.shape) != weight.shape or str(tensor.dtype) != f"torch.{weight.dtype}":
+                was = "missing" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
+                raise UserError(
+                    f"{path}: {weight.name} is {was}, the signature says {weight.dtype}{list(weight.shape)}\n"
+                    "Export the bundle again."
+                )
+            weights.append(tensor)
+    return weights
+
+
+def _load_program(folder: Path, signature: Signature, compiled: bool) -> tuple[Program, bool]:
+    if compiled and signature.compiled_for is not None:
+        reason = why_not_here(signature.compiled_for)
+        if reason is None:
+            return load_compiled(folder / COMPILED), True
+        log.warning("%s is not used: %s. The uncompiled program is slower; export the run here.", COMPILED, reason)
+    return load_exported(folder / PROGRAM), False
+
+
+def _with_own_files(signature: Signature, folder: Path) -> dict[str, Feature]:
+    """The features, with the paths of their vocabularies inside the bundle."""
+    return {
+        name: feature.model_copy(update={"vocabulary": str(folder / feature.vocabulary)})
+        if isinstance(feature, SparseFeature) and feature.vocabulary is not None
+        else feature
+        for name, feature in signature.features.items()
+    }

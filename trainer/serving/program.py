@@ -1,0 +1,64 @@
+"""A bundle's program as a function of tensors, compiled where this machine can run that, else as an exported graph.
+
+Both take the weights as inputs like any other: nothing is loaded into the program, so the same memory-mapped weights
+serve it, and other weights of the same shapes would at once.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch._export.serde.serialize import SerializedArtifact, deserialize
+
+from trainer.serving.signature import Platform
+
+Program = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""(weights, inputs) -> predictions [B, T]. Shapes and types are not checked: `inputs` does that."""
+
+
+def this_platform() -> Platform:
+    """Where this process runs."""
+    return Platform(
+        torch=torch.__version__,
+        system=platform.system(),
+        machine=platform.machine(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+    )
+
+
+def why_not_here(compiled_for: Platform) -> str | None:
+    """What keeps a compiled program from running in this process; None if nothing does."""
+    here = this_platform()
+    for field in ("torch", "system", "machine"):
+        was, now = getattr(compiled_for, field), getattr(here, field)
+        if was != now:
+            return f"it was compiled for {field} {was}, this is {now}"
+    if here.machine == "x86_64":  # compiled for AVX2 whatever the machine that did it had
+        return "this processor has no AVX2" if here.cpu_capability in ("DEFAULT", "NO AVX") else None
+    if here.cpu_capability != compiled_for.cpu_capability:
+        return f"it was compiled for {compiled_for.cpu_capability}, this processor has {here.cpu_capability}"
+    return None
+
+
+def load_compiled(path: Path) -> Program:
+    """The machine code of AOTInductor. Several threads may call it; they take turns."""
+    # torch._inductor.aoti_load_package does the same after importing the whole compiler
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # pyright: ignore
+
+    def run(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        return loader.run([*weights, *inputs])[0]
+
+    return run
+
+
+def load_exported(path: Path) -> Program:
+    """The exported graph, operator by operator. `torch.export.load` would unpickle parts of its own file format."""
+    module = deserialize(SerializedArtifact(path.read_bytes(), b"", b"", b"")).module()
+
+    @torch.inference_mode()
+    def run(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        return module(list(weights), list(inputs))
+
+    return run

@@ -1,0 +1,158 @@
+"""signature.json of a bundle: what goes in, what comes out, which files, made from what, and how it was checked.
+
+    export/
+        signature.json          written last
+        weights.safetensors     tables, stacked by width and type, then the top; mapped into memory, never copied
+        program.json            the exported program: a graph as JSON, runs wherever this torch runs
+        program.pt2             the same compiled; missing when there was no C++ compiler
+        vocabulary/<feature>.txt
+
+Nothing here is pickled. The compiled program is machine code, though: load bundles from where you would run software.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import xxhash
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from configs.errors import UserError
+from configs.schema import Feature, TableConfig
+
+FORMAT = 1
+SIGNATURE = "signature.json"
+WEIGHTS = "weights.safetensors"
+PROGRAM = "program.json"
+COMPILED = "program.pt2"
+_READ_BYTES = 8 << 20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Group(_Part):
+    """Tables of equal width and type, stacked into one matrix; the features are in the order of the program's input.
+
+    Feature f looks up rows first_rows[f] .. first_rows[f] + rows[f] - 1 of the matrix.
+    """
+
+    name: str
+    embedding_dim: int
+    data_type: Literal["fp32", "fp16"]
+    features: tuple[str, ...]
+    first_rows: tuple[int, ...]
+    rows: tuple[int, ...]
+    mean: tuple[bool, ...]
+    weighted: bool
+
+
+class Weight(_Part):
+    """One tensor of weights.safetensors, by its torch dtype."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class FileRecord(_Part):
+    """Bytes of a file and their xxh3-128 checksum, in hex."""
+
+    size: int
+    checksum: str
+
+
+class Platform(_Part):
+    """Where the compiled program runs: this torch, operating system and processor family, with these instructions."""
+
+    torch: str
+    system: str
+    machine: str
+    cpu_capability: str
+
+
+class Parity(_Part):
+    """Rows that the trainer's modules and the bundle both scored; difference = |a - b| / max(1, |a|), the largest."""
+
+    generated_rows: int
+    data_rows: int
+    data_file: str | None
+    largest_difference: float
+    tolerance: float
+
+
+class Source(_Part):
+    """The training run that this bundle was exported from."""
+
+    run: str
+    step: int
+    epoch: int
+    facts: dict[str, object] = {}
+
+
+class Signature(_Part):
+    """All of signature.json. Outputs are predictions [B, T], one column a task, in the order of `tasks`."""
+
+    format: int = FORMAT
+    tasks: tuple[str, ...]
+    features: dict[str, Feature]
+    tables: dict[str, TableConfig]
+    dense_width: int
+    groups: tuple[Group, ...]
+    weights: tuple[Weight, ...]
+    compiled_for: Platform | None
+    source: Source
+    versions: dict[str, str]
+    parity: Parity | None = None
+    milliseconds: Annotated[dict[str, dict[str, float]], Field(description="program -> rows -> one call")] = {}
+    files: dict[str, FileRecord] = {}
+
+
+def write_signature(folder: Path, signature: Signature) -> None:
+    """Writes signature.json with a record of every other file."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SIGNATURE):
+        files[path.relative_to(folder).as_posix()] = FileRecord(size=path.stat().st_size, checksum=checksum(path))
+    text = signature.model_copy(update={"files": files}).model_dump_json(indent=1)
+    (folder / SIGNATURE).write_text(text, encoding="utf-8")
+
+
+def read_signature(folder: Path) -> Signature:
+    """Reads signature.json and compares the sizes of all files.
+
+    Raises:
+        UserError: there is no bundle, or not a whole one, or one of another version.
+    """
+    path = folder / SIGNATURE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is no bundle: it has no {SIGNATURE}\nMake one: python -m trainer export RUN"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}\nExport the bundle again.") from None
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {content.get('format')}, this version reads {FORMAT}\nExport the run again."
+        )
+    try:
+        signature = Signature.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged: {error}\nExport the bundle again.") from None
+    for name, record in signature.files.items():
+        found = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if found != record.size:
+            was = "missing" if found is None else f"of {found:,} bytes instead of {record.size:,}"
+            raise UserError(f"{folder / name} is {was}\nCopy the bundle again, or export it again.")
+    return signature
+
+
+def checksum(path: Path) -> str:
+    """xxh3-128 of a file's content, in hex."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
