@@ -72,15 +72,19 @@ class ConfigDiff:
         """Changes that the saved state does not survive, `mid_epoch` or at the start of an epoch."""
         return [one for one in self.changes if one.rule == "fixed" or (mid_epoch and one.rule == "between epochs")]
 
-    def allow(self, mid_epoch: bool) -> list[Change]:
-        """The changes, none of which stands against resuming.
+    def lines(self) -> list[str]:
+        """The changes as text, old -> new."""
+        return [str(change) for change in self.changes]
+
+    def refuse_impossible(self, mid_epoch: bool = True) -> None:
+        """Stop a resume that the saved state would not survive, `mid_epoch` or at the start of an epoch.
 
         Raises:
-            UserError: some do; the message lists them, and ways out.
+            UserError: lists the changes that cannot be, those that can, and the ways out.
         """
         forbidden = self.forbidden(mid_epoch)
         if not forbidden:
-            return list(self.changes)
+            return
         lines = ["--resume cannot change these keys of the run:"]
         lines += [f"  {change}{_when(change)}" for change in forbidden]
         if allowed := [change for change in self.changes if change not in forbidden]:
