@@ -42,7 +42,8 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
         top.forward = torch.autocast(device.type, torch.bfloat16)(top.forward)
     if config.training.compile:
         top.compile(dynamic=False)
-    model = shard(Ranker(tables, top.to(device), objective.to(device)), plan, device, dist.group.WORLD)
+    ranker = Ranker(tables, tuple(config.sparse_features), top.to(device), objective.to(device))
+    model = shard(ranker, plan, device, dist.group.WORLD)
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training.dense_optimizer)
     optimizer.initialize_state()

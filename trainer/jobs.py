@@ -10,15 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from configs.errors import UserError
 from configs.load import dump_config, load_config
+from configs.resume import compare
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
+from trainer.checkpoint_files import find
+from trainer.data.checks import check_manifest
 from trainer.data.generate import generate
 from trainer.data.manifest import Manifest
 from trainer.data.scan import build_manifest
 from trainer.environment import environment
+from trainer.folder import Folder
 from trainer.manifests import keep_manifest, read_manifest
 from trainer.run_directory import RunDirectory, open_run, write_json
 from trainer.versions import check_versions
@@ -32,22 +35,28 @@ Say = Callable[[str], None]
 def train_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> dict[str, Any]:
     """The `train` command; returns what rank 0's `train` returned."""
     check_versions()
-    config = _with_absolute_paths(config)
-    generate_missing(config, say)
+    config = with_absolute_paths(config)
     run = RunDirectory(config.training.run_dir)
     with run.lock():
-        _open(run, config, resume=resume, overwrite=overwrite, say=say)
-        for part in (config.data.train, config.data.validation):
-            _keep_manifest(run, config, part, must_exist=part == config.data.train)
+        prepare_run(config, resume=resume, overwrite=overwrite, say=say)
         result = _launch(_train, config, config, run, say)
     say(f"done: {run}")
     return result
 
 
+def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> None:
+    """Everything that the workers of a run find in its directory, and generated data if the config asks for it."""
+    generate_missing(config, say)
+    run = RunDirectory(config.training.run_dir)
+    _open(run, config, resume=resume, overwrite=overwrite, say=say)
+    for part in (config.data.train, config.data.validation):
+        _keep_manifest(run, config, part, must_exist=part == config.data.train)
+
+
 def check_run(config: Config) -> str:
     """The `--dry-run` of train: versions, config and data; returns the resolved config as YAML."""
     check_versions()
-    config = _with_absolute_paths(config)
+    config = with_absolute_paths(config)
     if config.data.generate is None or Path(config.data.root).exists():
         _check(config, config.data.train)
     return dump_config(config)
@@ -72,7 +81,7 @@ def generate_data(config: Config, say: Say) -> None:
     Raises:
         UserError: the config does not say what to generate.
     """
-    data = _with_absolute_paths(config).data
+    data = with_absolute_paths(config).data
     if data.generate is None:
         raise UserError("the config has no data.generate\nadd it: configs/quickstart.yaml shows one")
     say(f"generating {data.generate.kind} data: {data.generate.train_rows:,} rows in {data.root}")
@@ -93,20 +102,23 @@ def _open(run: RunDirectory, config: Config, *, resume: bool, overwrite: bool, s
     """
     former = run.create(dump_config(config), resume=resume, overwrite=overwrite)
     if former is not None:
-        from configs.resume import compare
-
         changes = compare(load_config(run.config), config)
-        changes.refuse_impossible()
+        changes.refuse_impossible(mid_epoch=_is_mid_epoch(run))
         for line in changes.lines():
-            say(line)
+            say(f"changed on resume: {line}")
         run.write_config(dump_config(config))
     write_json(run.environment, environment())
+
+
+def _is_mid_epoch(run: RunDirectory) -> bool:
+    complete, _ = find(Folder(run.checkpoints))
+    return bool(complete) and complete[0].position.epoch_step > 0
 
 
 def _check(config: Config, part: str) -> Manifest:
     features = FeatureTransforms(config.features, config.tables)
     manifest = build_manifest(config.data.root, part)
-    # check_manifest(manifest, features, config)
+    check_manifest(manifest, features, config)
     return manifest
 
 
@@ -141,7 +153,7 @@ def _measure(argument: tuple[Config, str], worker: Worker) -> dict[str, Any]:
     return measure(*argument, worker)
 
 
-def _with_absolute_paths(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """Workers on other machines, or in another folder, must mean the same files."""
     data = config.data.model_copy(update={"root": _absolute(config.data.root)})
     training = config.training.model_copy(update={"run_dir": _absolute(config.training.run_dir)})

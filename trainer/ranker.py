@@ -6,11 +6,13 @@ rows of the tables, beside the dense columns -> top -> logits -> predictions and
 B batch, T tasks, D width of everything that enters the top.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from configs.schema import Config
 from trainer.data.batch import Batch
@@ -27,20 +29,36 @@ class Outputs(NamedTuple):
     gates: dict[str, Tensor]  # level -> [B, gates, experts]
 
 
-class Ranker(nn.Module):
-    """Batch -> (loss [], Outputs). What is inside `top` and `objective` is one step for the pipeline that traces it."""
+class JoinInputs(nn.Module):
+    """Pooled rows of every sparse feature, in config order, then the dense features -> [B, D].
 
-    def __init__(self, tables: EmbeddingBagCollection | None, top: nn.Module, objective: nn.Module) -> None:
+    Sharded tables give their features back grouped by sharding type, so that order must not be taken as it comes: a
+    run goes on with other types, and a bundle has none.
+    """
+
+    def __init__(self, features: Sequence[str]) -> None:
+        super().__init__()
+        self._features = tuple(features)
+
+    def forward(self, pooled: KeyedTensor, dense: Tensor) -> Tensor:
+        parts = dict(zip(pooled.keys(), pooled.values().split(pooled.length_per_key(), dim=1), strict=True))
+        return torch.cat([*(parts[feature] for feature in self._features), dense], dim=1)
+
+
+class Ranker(nn.Module):
+    """Batch -> (loss [], Outputs). Each submodule is one step for the pipeline that traces this one."""
+
+    def __init__(
+        self, tables: EmbeddingBagCollection | None, features: Sequence[str], top: nn.Module, objective: nn.Module
+    ) -> None:
         super().__init__()
         self.tables = tables
+        self.join = JoinInputs(features)
         self.top = top
         self.objective = objective
 
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:
-        if self.tables is None:
-            inputs = batch.dense
-        else:
-            inputs = torch.cat((self.tables(batch.sparse).values(), batch.dense), dim=1)
+        inputs = batch.dense if self.tables is None else self.join(self.tables(batch.sparse), batch.dense)
         return self.objective(self.top(inputs), batch.labels, batch.label_weights)
 
 

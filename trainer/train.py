@@ -136,13 +136,13 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
                     session.report.write(window.close(step, epoch, reader.wait_seconds, rates, extra))
                     stall = 0.0
                 if saving.every_steps and step % saving.every_steps == 0:
-                    stall += _save(session, Position(step, epoch, epoch_step))
+                    stall += _save(session, step, epoch, epoch_step)
             if session.validation and (training.evaluate_every or stop == last or epoch_step == reader.steps_per_epoch):
                 pipeline.detach()
                 with window.paused():
                     record = evaluate(model, session.validation, config, session.device, step, epoch)
                 session.report.write(record)
-        stall += _save(session, Position(step, epoch, epoch_step))
+        stall += _save(session, step, epoch, epoch_step)
         batches.close()
         epoch, epoch_step = epoch + 1, 0
     session.checkpointer.wait()
@@ -174,6 +174,9 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return hash((seed, step, rank)) & (2**63 - 1)
 
 
-def _save(session: Session, position: Position) -> float:
+def _save(session: Session, step: int, epoch: int, epoch_step: int) -> float:
+    """Saves, and returns for how many seconds training stood still. The end of an epoch is the start of the next."""
     model, optimizer, _ = session.built
-    return session.checkpointer.save(training_state(model, optimizer), **position._asdict())
+    if epoch_step == session.reader.steps_per_epoch:
+        epoch, epoch_step = epoch + 1, 0
+    return session.checkpointer.save(training_state(model, optimizer), step=step, epoch=epoch, epoch_step=epoch_step)
