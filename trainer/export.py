@@ -25,7 +25,7 @@ from trainer import export_program
 from trainer.checkpoint import Checkpointer
 from trainer.checkpoint_files import Checkpoint
 from trainer.export_parity import check_parity, generate_columns
-from trainer.export_weights import MappedWeights, feature_order, table_groups
+from trainer.export_weights import MappedWeights, table_groups
 from trainer.ranker import input_width
 from trainer.run_directory import RunDirectory, open_run
 from trainer.serving.bundle import Bundle
@@ -107,7 +107,7 @@ def _write_programs(folder: Path, config: Config, top: nn.Module, mapped: Mapped
     columns = generate_columns(config, rows=8)
     program = export_program.Program(
         groups,
-        feature_order(config),
+        list(config.sparse_features),
         bool(config.dense_features),
         top,
         list(mapped.top),

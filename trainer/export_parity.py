@@ -85,7 +85,7 @@ def trainer_predictions(
     unlabelled = torch.zeros(len(columns.dense), len(config.tasks))
     kjt = to_kjt(list(sparse), sparse) if sparse else None
     batch = Batch(kjt, torch.from_numpy(columns.dense), unlabelled, unlabelled, (0, 0))
-    _, outputs = Ranker(collection, top, Objective(config, 1)).eval()(batch)
+    _, outputs = Ranker(collection, list(sparse), top, Objective(config, 1)).eval()(batch)
     return outputs.predictions.numpy()
 
 
@@ -100,8 +100,8 @@ def _looked_up(
     weights = {name: tables[name][torch.from_numpy(wanted)].float() for name, wanted in rows.items()}
     weighted = any(bag.weights is not None for bag in columns.sparse.values())
     smaller, sparse = {}, {}
-    for name in (name for name in config.tables if name in rows):  # their order is that of the top's input
-        changes = {"num_embeddings": len(rows[name]), "data_type": "fp32"} | ({"pooling": "sum"} if weighted else {})
+    for name, wanted in rows.items():
+        changes = {"num_embeddings": len(wanted), "data_type": "fp32"} | ({"pooling": "sum"} if weighted else {})
         smaller[name] = config.tables[name].model_copy(update=changes)
     for name, feature in config.sparse_features.items():
         bag = columns.sparse[name]

@@ -42,7 +42,7 @@ def table_groups(config: Config) -> list[Group]:
     groups = []
     for data_type, width in kinds:
         tables = {n: t for n, t in used.items() if (t.data_type, t.embedding_dim) == (data_type, width)}
-        names = [name for name in feature_order(config) if features[name].table in tables]
+        names = [name for name in features if features[name].table in tables]
         starts = dict(zip(tables, _starts([t.num_embeddings for t in tables.values()]), strict=False))
         groups.append(_group(f"tables.{data_type}.{width}", tables, {name: features[name] for name in names}, starts))
     return groups
@@ -60,12 +60,6 @@ def _group(name: str, tables: Mapping, features: Mapping[str, SparseFeature], st
         mean=tuple(tables[f.table].pooling == "mean" for f in features.values()),
         weighted=any(f.weights is not None for f in features.values()),
     )
-
-
-def feature_order(config: Config) -> list[str]:
-    """Sparse features in the order in which an unsharded EmbeddingBagCollection puts them side by side."""
-    features = config.sparse_features
-    return [name for table in config.tables for name, f in features.items() if f.table == table]
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:
