@@ -1,0 +1,117 @@
+"""A bundle is whole or refused, and rows that do not fit it never reach the program."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from torch._inductor import config as inductor
+
+from configs.errors import UserError
+from tests.trainer.exported_runs import make_run, rows
+from trainer.export import export
+from trainer.serving.bundle import Bundle
+from trainer.serving.program import this_platform, why_not_here
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        return export(make_run(folder).training.run_dir)
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "bundle")
+
+
+def test_it_moves(folder):
+    assert Bundle(folder).predict(rows(10)).shape == (10, 2)
+
+
+def test_probabilities(folder):
+    predictions = Bundle(folder).predict(rows(300))
+    assert predictions.dtype == np.float32
+    assert ((predictions[:, 0] > 0) & (predictions[:, 0] < 1)).all()
+    assert len(np.unique(predictions[:, 0])) > 200
+
+
+def test_rows_do_not_depend_on_their_neighbours(folder):
+    bundle, table = Bundle(folder), rows(40)
+    whole = bundle.predict(table)
+    alone = np.concatenate([bundle.predict(table.slice(row, 1)) for row in range(40)])
+    np.testing.assert_allclose(whole, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "program.json", "vocabulary/tag.txt"])
+def test_cut_or_missing_files(folder, name):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"{name} is of {len(content) - 1:,} bytes instead of {len(content):,}"):
+        Bundle(folder)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        Bundle(folder)
+
+
+def test_no_bundle(tmp_path):
+    with pytest.raises(UserError, match="is no bundle"):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is damaged"), ('{"format": 99}', "has format 99, this version reads 1"), ('{"format": 1}', "is damaged")],
+)
+def test_damaged_signature(folder, text, message):
+    (folder / "signature.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        Bundle(folder)
+
+
+def test_weights_of_another_shape(folder):
+    signature = json.loads((folder / "signature.json").read_text())
+    signature["weights"][0]["shape"][0] += 1
+    (folder / "signature.json").write_text(json.dumps(signature))
+    with pytest.raises(
+        UserError, match=r"tables.fp16.4 is torch.float16\[100, 4\], the signature says float16\[101, 4\]"
+    ):
+        Bundle(folder)
+
+
+def test_columns_that_do_not_fit_are_refused(folder):
+    bundle = Bundle(folder)
+    columns = bundle.transforms(rows(6), "rows")
+    user = columns.sparse["user"]
+    bad = [
+        replace(columns, dense=columns.dense[:, :2]),
+        replace(columns, dense=columns.dense.astype(np.float64)),
+        replace(columns, sparse=columns.sparse | {"user": replace(user, values=user.values + 1000)}),
+        replace(columns, sparse=columns.sparse | {"user": replace(user, values=user.values - 1000)}),
+        replace(columns, sparse=columns.sparse | {"user": replace(user, values=user.values[:-1])}),
+        replace(columns, sparse=columns.sparse | {"user": replace(user, lengths=user.lengths[:-1])}),
+    ]
+    for wrong in bad:
+        with pytest.raises(ValueError, match=r"dense|user"):
+            bundle.score(wrong)
+    with pytest.raises(UserError, match="there is no column 'price'"):
+        bundle.predict(rows(6).drop_columns(["price"]))
+
+
+def test_where_a_compiled_program_runs():
+    here = this_platform()
+    assert why_not_here(here) is None
+    assert "compiled for torch 1.0" in why_not_here(here.model_copy(update={"torch": "1.0"}))
+    assert "compiled for machine vax" in why_not_here(here.model_copy(update={"machine": "vax"}))
+
+
+def test_foreign_compiled_program_is_left_aside(folder, caplog):
+    signature = json.loads((folder / "signature.json").read_text())
+    signature["compiled_for"] = this_platform().model_dump() | {"torch": "1.0"}
+    (folder / "signature.json").write_text(json.dumps(signature))
+    bundle = Bundle(folder)
+    assert not bundle.compiled
+    assert "program.pt2 is not used: it was compiled for torch 1.0" in caplog.text
+    assert bundle.predict(rows(3)).shape == (3, 2)
