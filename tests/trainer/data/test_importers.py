@@ -31,9 +31,9 @@ def test_importers_are_offered_by_name():
 PERSON = (
     "58, Self-employed-not incorporated, 4, 34, Some college but no degree, 0, Not in universe, Divorced, "
     "Construction, Precision production craft & repair, White, All other, Male, Not in universe, Not in universe, "
-    "Children or Armed Forces, 0, 0, 12, Head of household, South, Arkansas, Householder, Householder, 1053.55, MSA to MSA, Same county, "
-    "Same county, No, Yes, 1, Not in universe, United-States, United-States, United-States, Native- Born in the United "
-    "States, 0, Not in universe, 2, 52, 94, - 50000."
+    "Children or Armed Forces, 0, 0, 12, Head of household, South, Arkansas, Householder, Householder, 1053.55, "
+    "MSA to MSA, Same county, Same county, No, Yes, 1, Not in universe, United-States, United-States, "
+    "United-States, Native- Born in the United States, 0, Not in universe, 2, 52, 94, - 50000."
 )
 
 
@@ -190,6 +190,21 @@ def test_kuairand_lists_end_before_the_day_and_with_the_training_part(tmp_path):
         assert row["watched"] == [20, 21, 10, 11, 10]
         assert row["liked"] == [10]
     assert parts["test"][0]["watched"] == []
+
+
+def test_kuairand_rates_are_of_earlier_days_and_smoothed(tmp_path):
+    parts = prepared(tmp_path)
+    first, third = parts["train"][0], parts["train"][2]
+    assert (first["user_impressions"], first["video_impressions"]) == (2.0, 0.0)
+    assert (first["user_click_rate"], first["video_click_rate"]) == (None, None)
+    assert first["user_long_view_rate"] == pytest.approx(0.5)  # 1 of 2 of the user, 1 of 2 of all
+    assert (third["user_impressions"], third["video_impressions"]) == (4.0, 1.0)
+    assert third["user_click_rate"] == pytest.approx((1 + 20 * 1 / 2) / (2 + 20))
+    assert third["video_click_rate"] == pytest.approx((1 + 20 * 1 / 2) / (1 + 20))
+    assert third["user_like_rate"] == pytest.approx((1 + 20 * 1 / 4) / (4 + 20))
+    for row in parts["validation"]:
+        assert (row["user_impressions"], row["video_impressions"]) == (5.0, {12: 1.0, 11: 1.0}[row["video_id"]])
+    assert parts["test"][0]["user_like_rate"] == pytest.approx(1 / 6)
 
 
 def test_kuairand_inputs_do_not_change_with_the_feedback_of_their_day_or_later(tmp_path):

@@ -19,8 +19,11 @@ Video:
     upload_age_days, width, height float32
 Lists of the last videos of the user from before the day, oldest first, list<int64>:
     watched, liked, long_watched
+Statistics of earlier days, float32, rates null on the first day where its feedback was never seen before:
+    user_impressions, user_click_rate, user_long_view_rate, user_like_rate,
+    video_impressions, video_click_rate, video_long_view_rate, video_like_rate
 
-Nothing of a validation or test day enters an input: the lists of those rows end with the training part.
+Nothing of a validation or test day enters an input: lists and statistics of those rows end with the training part.
 """
 
 import datetime
@@ -32,6 +35,7 @@ from configs.errors import UserError
 from trainer.data.importers import left_join, print_summary, split_strings
 from trainer.data.importers._kuairand_events import history_columns
 from trainer.data.importers._kuairand_files import FEEDBACK, read_log, read_sequences, read_users, read_videos
+from trainer.data.importers._kuairand_statistics import statistics_columns
 from trainer.data.write import whole_or_absent, write_folder
 
 LAST_TRAIN_DATE, LAST_VALIDATION_DATE = 20220504, 20220506
@@ -49,6 +53,7 @@ def prepare(source: str, out: str) -> None:
     columns |= _user_columns(left_join(log.column("user_id"), read_users(source), "user_id"))
     columns |= _video_columns(left_join(log.column("video_id"), read_videos(source), "video_id"), log)
     columns |= history_columns(log, sequences, LAST_TRAIN_DATE)
+    columns |= statistics_columns(log, sequences, LAST_TRAIN_DATE)
     days = _days(pa.table(columns), log.column("date").to_numpy())
     with whole_or_absent(out) as staging:
         for (part, date), rows in days.items():
