@@ -37,7 +37,7 @@ from trainer.versions import installed
 log = logging.getLogger(__name__)
 _TIMED_ROWS = (1, 512)
 _TIMED_CALLS = 30
-_COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured, see benchmarks/
+_COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
 
 
 def export(run_dir: str, out: str | None = None) -> Path:
@@ -146,8 +146,8 @@ def _time(bundle: Bundle, config: Config) -> dict[str, float]:
 def _say_what_it_costs(refusal: str, milliseconds: Mapping[str, float]) -> None:
     here = ", ".join(f"{rows} rows {value:.2f} ms" for rows, value in milliseconds.items())
     log.warning(
-        "%s: the bundle has the uncompiled program only. It takes here, a call: %s. Compiled, the small model of the "
-        "quickstart took 1/%d of that for 1 row and 1/%.1f for 512. Install g++ and export again.",
+        "%s: the bundle has the uncompiled program only. It takes here, a call: %s. Compiled, a small model "
+        "took 1/%d of that for 1 row and 1/%.1f for 512. Install g++ and export again.",
         refusal,
         here,
         *_COMPILED_GAIN,

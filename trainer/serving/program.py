@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._export.serde.serialize import SerializedArtifact, deserialize
 
 from trainer.serving.signature import Platform
 
@@ -55,6 +54,8 @@ def load_compiled(path: Path) -> Program:
 
 def load_exported(path: Path) -> Program:
     """The exported graph, operator by operator. `torch.export.load` would unpickle parts of its own file format."""
+    from torch._export.serde.serialize import SerializedArtifact, deserialize  # 2 s that a compiled program saves
+
     module = deserialize(SerializedArtifact(path.read_bytes(), b"", b"", b"")).module()
 
     @torch.inference_mode()
