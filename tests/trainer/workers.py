@@ -24,7 +24,8 @@ def start_workers(config: Config, world_size: int, *, resume: bool = False) -> l
 def train_on(config: Config, world_size: int, *, resume: bool = False) -> None:
     """Trains to the end."""
     workers = start_workers(config, world_size, resume=resume)
-    assert [worker.wait(timeout=250) for worker in workers] == [0] * world_size
+    codes = [worker.wait(timeout=250) for worker in workers]
+    assert codes == [0] * world_size, (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
 
 
 def losses(run_dir: str | Path) -> dict[int, float]:
