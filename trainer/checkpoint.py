@@ -148,7 +148,7 @@ class Checkpointer:
             return None
         reader = RawReader(checkpoint)
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        refuse_mismatch(state, checkpoint, reader.metadata)
+        refuse_mismatch(state, checkpoint, reader.metadata, self._ranks)
         planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         try:
             load(

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from configs.errors import UserError
 from trainer.folder import Folder
 
 COMPLETE = "complete.json"
@@ -35,20 +34,6 @@ class Position(NamedTuple):
     step: int
     epoch: int
     epoch_step: int
-
-    def with_batch_size(self, before: int, after: int) -> "Position":
-        """The same place in the data when the global batch size is another one.
-
-        Raises:
-            UserError: the rows trained in the epoch so far are no whole number of new batches.
-        """
-        rows = self.epoch_step * before
-        if rows % after:
-            raise UserError(
-                f"data.global_batch_size={after:,} does not divide the {rows:,} rows done in epoch {self.epoch}\n"
-                f"take a divisor of them, keep {before:,}, or change it at the end of an epoch"
-            )
-        return self._replace(epoch_step=rows // after)
 
 
 @dataclass(frozen=True)

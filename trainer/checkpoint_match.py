@@ -7,18 +7,26 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from configs.errors import UserError
+from trainer.agreement import Agreement
 from trainer.checkpoint_files import Checkpoint
 
 _SHOWN = 10
 
 
-def refuse_mismatch(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata) -> None:
+def refuse_mismatch(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata, ranks: Agreement) -> None:
     """A section of names, the part before the first slash, is loaded whole or not at all.
 
+    The names of all ranks count together: the optimizer state of a table is on the ranks that hold it.
+
     Raises:
-        UserError: names what differs.
+        UserError: names what differs; the same on all ranks.
     """
-    lines = [*_names(state, checkpoint, stored), *_shapes(state, stored)]
+    reports = ranks.gather((set(state), list(_differences(state, checkpoint, stored))))
+    names = set().union(*(report[0] for report in reports))
+    sections = {_section(name) for name in names}
+    there = {name for name in (*stored.state_dict_metadata, *checkpoint.extra) if _section(name) in sections}
+    lines = list(dict.fromkeys(line for report in reports for line in report[1]))
+    lines += [f"{name} is in the checkpoint but not in this run" for name in sorted(there - names)]
     if lines:
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         raise UserError(
@@ -27,17 +35,16 @@ def refuse_mismatch(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Me
         )
 
 
-def _names(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata) -> Iterator[str]:
-    sections = {_section(name) for name in state}
-    there = {name for name in (*stored.state_dict_metadata, *checkpoint.extra) if _section(name) in sections}
-    yield from (f"{name} is not in the checkpoint" for name in sorted(set(state) - there))
-    yield from (f"{name} is in the checkpoint but not in this run" for name in sorted(there - set(state)))
-
-
-def _shapes(state: Mapping[str, Any], stored: Metadata) -> Iterator[str]:
-    for name, value in state.items():
+def _differences(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata) -> Iterator[str]:
+    """What this rank has and the checkpoint has not, or has otherwise."""
+    for name, value in sorted(state.items()):
         entry = stored.state_dict_metadata.get(name)
-        if isinstance(entry, TensorStorageMetadata) and isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
+            if name not in checkpoint.extra:
+                yield f"{name} is not in the checkpoint"
+        elif not isinstance(entry, TensorStorageMetadata):
+            yield f"{name} is not in the checkpoint"
+        else:
             was, now = _type(entry.properties.dtype, entry.size), _type(value.dtype, value.size())
             if was != now:
                 yield f"{name} is {was} in the checkpoint but {now} in this run"

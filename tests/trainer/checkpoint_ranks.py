@@ -49,12 +49,16 @@ def state(step, rows=ROWS):
             whole = DTensor.from_local(value, mesh, [Replicate()], run_check=False)
             value = whole.redistribute(mesh, [cuts[name]])
         tensors[name] = value
+    if dist.get_rank() == min(1, dist.get_world_size() - 1):  # as the optimizer state of a table on one rank
+        tensors["optim/alone/sum"] = torch.full((5,), float(step))
     return {**tensors, "extra/seen": {"rows": step * 10, "files": ["a", "b"]}}
 
 
 def differences(loaded, step, rows=ROWS):
     """Names whose values are not those of the step."""
     wrong = [] if loaded["extra/seen"] == {"rows": step * 10, "files": ["a", "b"]} else ["extra/seen"]
+    if "optim/alone/sum" in loaded and not loaded["optim/alone/sum"].eq(step).all():
+        wrong.append("optim/alone/sum")
     for name, value in full(step, rows).items():
         found = loaded[name].full_tensor() if isinstance(loaded[name], DTensor) else loaded[name]
         if not torch.equal(found, value):
@@ -106,6 +110,18 @@ def save_beyond_a_limit(folder):
     after_failure = checkpointer.newest_complete().step
     checkpointer.save(state(3), step=3, epoch=0, epoch_step=3, blocking=True)
     return [told, after_failure, checkpointer.newest_complete().step]
+
+
+def load_what_does_not_fit(folder):
+    """Rank 1 has another table and lacks its own state; what each rank is told."""
+    target = state(-1)
+    if dist.get_rank() == 1:
+        target["model/dense"] = torch.zeros(8, 3)
+        del target["optim/alone/sum"]
+    try:
+        Checkpointer(folder, CheckpointConfig(), {}).load(target)
+    except UserError as error:
+        return str(error)
 
 
 def on_hosts_that_share_nothing(folder):

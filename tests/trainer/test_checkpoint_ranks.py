@@ -32,7 +32,11 @@ def test_a_process_without_a_group_reads_whole_tensors(saved_by_two):
     assert newest.world_size == 2
     assert len(newest.files) == 3
     assert ranks.differences({**read_tensors(newest), **newest.extra}, 4) == []
-    assert list(read_tensors(newest, lambda name: name.startswith("optim/"))) == ["optim/dense/step", "optim/table/sum"]
+    assert list(read_tensors(newest, lambda name: name.startswith("optim/"))) == [
+        "optim/alone/sum",
+        "optim/dense/step",
+        "optim/table/sum",
+    ]
 
 
 def test_only_the_newest_are_kept(saved_by_two):
@@ -42,6 +46,12 @@ def test_only_the_newest_are_kept(saved_by_two):
 def test_more_ranks_save_than_load(tmp_path):
     ranks.run(3, ranks.save_steps, str(tmp_path), [7])
     assert ranks.run(2, ranks.load_newest, str(tmp_path)) == [[7, []]] * 2
+
+
+def test_what_does_not_fit_on_one_rank_is_told_to_all(saved_by_two):
+    (message,) = set(ranks.run(2, ranks.load_what_does_not_fit, str(saved_by_two)))
+    assert "model/dense is float32[7, 3] in the checkpoint but float32[8, 3] in this run" in message
+    assert "optim/alone/sum is in the checkpoint but not in this run" in message
 
 
 def test_a_failure_on_one_rank_is_the_same_error_on_all(tmp_path):
