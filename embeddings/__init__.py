@@ -1,10 +1,15 @@
 """Raw columns -> IDs -> KeyedJaggedTensor -> sharded tables.
 
-Torchrec and fbgemm talk at length when they are imported and when they plan: here, before any of them is imported,
-they are told to report errors only. What users should know is said by this package itself.
+Torchrec, fbgemm and torch talk at length when they are imported, plan and train: here, before any of them is, they are
+told to report errors only, and three warnings about their own calls of each other are dropped. What users should know
+is said by this package itself.
 """
 
 import logging
+import warnings
 
-for _name in ("torchrec", "fbgemm_gpu"):
+for _name in ("torchrec", "fbgemm_gpu", "torch.fx._symbolic_trace"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"torchrec\.distributed\.")
+warnings.filterwarnings("ignore", r"fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel", UserWarning)

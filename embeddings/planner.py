@@ -7,13 +7,14 @@ neither a GPU nor, for workers that are not here, a process group.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
 from torchrec.distributed.planner.proposers import GreedyProposer, GridSearchProposer, UniformProposer
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import PlannerError, Shard, ShardingOption, Stats
+from torchrec.distributed.planner.types import PlannerError, PlannerErrorType, Shard, ShardingOption, Stats
 from torchrec.distributed.types import ShardingPlan
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
@@ -28,6 +29,7 @@ _AUTO = ("row_wise", "table_wise")
 _CACHED = "fused_uvm_caching"
 # Tried one after the other: torchrec's planner alone would put tables behind a cache while GPUs stand empty.
 _KERNELS = {"cpu": (["fused"],), "cuda": (["fused"], ["fused", _CACHED])}
+_TOO_BIG = (PlannerErrorType.INSUFFICIENT_STORAGE, PlannerErrorType.STRICT_CONSTRAINTS, PlannerErrorType.PARTITION)
 _MOST_COMBINATIONS = 256  # up to here every combination of types and kernels is tried, above a greedy choice of them
 
 
@@ -55,30 +57,46 @@ def plan_tables(
         UserError: the tables do not fit, or a former type cannot become the wanted one.
     """
     capacity = measure_capacity(config.launch, device, local_world_size)
+    uneven = False
     if group is not None:
-        local_world_size, *memory = least([local_world_size, capacity.gpu, capacity.host], device, group)
-        capacity = Capacity(*memory)
+        sizes = [capacity.gpu, capacity.host, local_world_size, -local_world_size]
+        gpu, host, local_world_size, negative_largest = least(sizes, device, group)
+        capacity, uneven = Capacity(gpu, host), local_world_size != -negative_largest
     if tables is None:
         return Plan(world_size, device.type, capacity.fast, {})
     names = [table.name for table in tables.embedding_bag_configs()]
     problem = _Problem(tables, config, names, world_size, local_world_size, device, capacity)
+    if uneven or world_size % local_world_size:
+        _refuse_table_row_wise(config)
     if pins:
         _check_pins(problem, pins)
     for kernels in _KERNELS[device.type]:
-        for kept in (pins, None) if pins else (None,):
-            solution = problem.solve({name: _types(config, name, kept) for name in names}, kernels)
-            plan = _plan(problem, *solution, pins) if solution else None
+        for free in (False, True) if pins else (True,):
+            solution = problem.solve({name: _types(config, name, pins, free=free) for name in names}, kernels)
+            plan = _plan(problem, solution, pins) if solution else None
             if plan and max(plan.bytes_per_rank()) <= capacity.fast:
                 return plan
     raise does_not_fit(config, names, capacity, world_size)
 
 
-def _types(config: Config, name: str, pins: Pins | None) -> tuple[str, ...]:
-    """Sharding types that the planner may choose for a table."""
+def _refuse_table_row_wise(config: Config) -> None:
+    for name, table in config.tables.items():
+        if table.sharding == "table_row_wise":
+            raise UserError(
+                f"tables.{name}.sharding=table_row_wise: needs equally many workers on every host\n"
+                f"Set tables.{name}.sharding=row_wise, or change launch.workers."
+            )
+
+
+def _types(config: Config, name: str, pins: Pins | None, *, free: bool) -> tuple[str, ...]:
+    """Sharding types that the planner may choose for a table; with `free`, pinned ones may become what they can."""
     sharding = config.tables[name].sharding
     if sharding != "auto":
         return (sharding,)
-    return (pins.sharding[name],) if pins and name in pins.sharding else _AUTO
+    former = pins.sharding.get(name) if pins else None
+    if former is None or (free and former in CUT_BY_ROWS):
+        return _AUTO
+    return (former,)
 
 
 class _KeepOptions(Stats):
@@ -89,6 +107,13 @@ class _KeepOptions(Stats):
 
     def log(self, *, best_plan: list[ShardingOption], **_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.options = best_plan
+
+
+class _Solution(NamedTuple):
+    """torchrec's plan, and the options it chose."""
+
+    placement: ShardingPlan
+    options: Sequence[ShardingOption]
 
 
 @dataclass(frozen=True)
@@ -103,10 +128,8 @@ class _Problem:
     device: torch.device
     capacity: Capacity
 
-    def solve(
-        self, types: Mapping[str, Sequence[str]], kernels: list[str]
-    ) -> tuple[ShardingPlan, Sequence[ShardingOption]] | None:
-        """torchrec's plan and the options it chose; None when nothing fits."""
+    def solve(self, types: Mapping[str, Sequence[str]], kernels: list[str]) -> _Solution | None:
+        """A plan with tables of these types and kernels; None when nothing fits."""
         kept = _KeepOptions()
         planner = EmbeddingShardingPlanner(
             topology=topology(self.device, self.world_size, self.local_world_size, self.capacity),
@@ -125,8 +148,10 @@ class _Problem:
         quiet = logging.root.manager.disable
         logging.disable(logging.WARNING)  # torchrec tells the root logger of every data-parallel table
         try:
-            return planner.plan(self.tables, table_sharders()), kept.options
-        except PlannerError:
+            return _Solution(planner.plan(self.tables, table_sharders()), kept.options)
+        except PlannerError as error:
+            if error.error_type not in _TOO_BIG:
+                raise
             return None
         finally:
             logging.disable(quiet)
@@ -140,8 +165,8 @@ class _Problem:
         )
 
 
-def _plan(problem: _Problem, solution: ShardingPlan, options: Sequence[ShardingOption], pins: Pins | None) -> Plan:
-    tables = {option.name: _table_plan(problem, option) for option in options}
+def _plan(problem: _Problem, solution: _Solution, pins: Pins | None) -> Plan:
+    tables = {option.name: _table_plan(problem, option) for option in solution.options}
     cached = [name for name, table in tables.items() if table.kernel == _CACHED]
     changed = [name for name, table in tables.items() if pins and pins.sharding.get(name) not in (None, table.sharding)]
     notes = []
@@ -150,7 +175,7 @@ def _plan(problem: _Problem, solution: ShardingPlan, options: Sequence[ShardingO
     if changed:
         notes.append(f"resharded exactly, as the former plan does not fit or the config changed: {', '.join(changed)}")
     order = {name: tables[name] for name in problem.names}
-    (placement,) = solution.plan.values()
+    (placement,) = solution.placement.plan.values()
     return Plan(
         problem.world_size,
         problem.device.type,
@@ -177,13 +202,13 @@ def _shard(problem: _Problem, option: ShardingOption, shard: Shard) -> TableShar
     assert shard.storage is not None
     assert shard.perf is not None
     assert shard.rank is not None
-    rows, columns = shard.size
+    (row, column), (rows, columns) = shard.offset, shard.size
     on_gpu = problem.device.type == "cuda"
     fast = shard.storage.hbm if on_gpu else shard.storage.ddr
     if option.compute_kernel != _CACHED:  # torchrec counts fp16 and data-parallel tables short
         fast = max(fast, table_bytes(problem.config, option.name, rows, columns))
     host = shard.storage.ddr if on_gpu else 0
-    return TableShard(shard.rank, *shard.offset, rows, columns, fast, host, shard.perf.total)
+    return TableShard(shard.rank, row, column, rows, columns, fast, host, shard.perf.total)
 
 
 def _check_pins(problem: _Problem, pins: Pins) -> None:

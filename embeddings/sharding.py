@@ -3,7 +3,6 @@
 The plan comes from `embeddings.plan`; initial weights from `embeddings.tables`, afterwards.
 """
 
-import warnings
 from typing import cast
 
 import torch
@@ -49,12 +48,10 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
     dist.all_reduce(digest, dist.ReduceOp.MIN, group)
     assert digest[0] == -digest[1], "the ranks hold different plans"  # they would wait for each other for ever
     env = ShardingEnv(plan.world_size, dist.get_rank(group), group, output_dtensor=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torchrec calls DDP with an argument that torch renames
-        return DistributedModelParallel(
-            module,
-            env=env,
-            device=device,
-            plan=ShardingPlan({paths[0]: plan.placement} if paths else {}),
-            sharders=table_sharders(),
-        )
+    return DistributedModelParallel(
+        module,
+        env=env,
+        device=device,
+        plan=ShardingPlan({paths[0]: plan.placement} if paths else {}),
+        sharders=table_sharders(),
+    )

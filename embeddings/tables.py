@@ -68,16 +68,16 @@ def initialize_tables(module: nn.Module, config: Config) -> None:
             fill_uniform(shard, row, column, table.embedding_dim, scale, _key(config.training.seed, parts[-2]))
 
 
-def local_shards(weight: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
-    """The parts of a table that this rank holds, each with its first row and column in the whole table."""
+def local_shards(weight: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """The parts that this rank holds of a table or its optimizer state, each with its first position in the whole."""
     if not isinstance(weight, DTensor):
-        yield weight, (0, 0)
+        yield weight, (0,) * weight.dim()
         return
     local = weight.to_local()
     assert isinstance(local, LocalShardsWrapper), type(local)
     shards = local.local_shards()  # none on a rank that holds nothing of the table, which still has an offset
     for shard, offsets in zip(shards, local.local_offsets(), strict=False):
-        yield shard, (offsets[0], offsets[1])
+        yield shard, tuple(offsets)
 
 
 def _key(seed: int, table: str) -> int:
