@@ -1,6 +1,5 @@
 """Every check across sections, each by a config that breaks it alone."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,20 +141,3 @@ def test_each_mistake_is_found_once_where_it_is(name: str, overrides: list[str],
 
 def test_every_check_is_tested() -> None:
     assert {name for name, *_ in CASES} == {one.__name__ for one in (*FEATURE_CHECKS, *RUN_CHECKS)}
-
-
-def test_every_choice_is_a_file() -> None:
-    """The packages that configs choose from exist, and none is empty."""
-    from configs.choices import available
-
-    root = Path(__file__).parents[2]
-    for package in (
-        "models/tops",
-        "models/losses",
-        "models/balance",
-        "embeddings/transforms",
-        "trainer/data/generators",
-    ):
-        names = available(package.replace("/", "."))
-        assert names == sorted(path.stem for path in (root / package).glob("[!_]*.py"))
-        assert names

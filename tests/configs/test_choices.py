@@ -1,0 +1,38 @@
+"""Choices by module name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.choices import available, did_you_mean, load
+from configs.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "package", ["models.tops", "models.losses", "models.balance", "embeddings.transforms", "trainer.data.generators"]
+)
+def test_choices_are_the_public_files_of_a_package(package: str) -> None:
+    files = (ROOT / package.replace(".", "/")).glob("[!_]*.py")
+    assert available(package) == sorted(path.stem for path in files) != []
+
+
+def test_listing_choices_imports_none() -> None:
+    program = "import sys; from configs.choices import available; available('models.tops'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "models.tops.mmoe" not in done.stdout.split()
+    assert "torch" not in done.stdout.split()
+
+
+def test_loads_by_name_or_suggests_another() -> None:
+    assert load("trainer.data.generators", "feed").__name__ == "trainer.data.generators.feed"
+    with pytest.raises(UserError, match="'fed' is not in trainer/data/generators: did you mean feed"):
+        load("trainer.data.generators", "fed")
+
+
+def test_did_you_mean_lists_all_when_nothing_is_near() -> None:
+    assert did_you_mean("relu6", ["relu", "tanh"]) == "did you mean relu?"
+    assert did_you_mean("zzz", ["relu", "tanh"]) == "there are: relu, tanh"
