@@ -104,6 +104,21 @@ def integers(values: pa.Array, where: str) -> npt.NDArray[np.int64] | None:
     return None
 
 
+def byte_slices(values: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Strings or byte strings without nulls: all their bytes, where in these each starts, and its length."""
+    kind = values.type
+    if not (pt.is_string(kind) or pt.is_binary(kind) or pt.is_large_string(kind) or pt.is_large_binary(kind)):
+        values = values.cast(pa.large_binary())  # views and fixed sizes
+    wide = pt.is_large_string(values.type) or pt.is_large_binary(values.type)
+    _, offsets, data = values.buffers()
+    if not len(values):
+        return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64)
+    ends = np.frombuffer(offsets, np.int64 if wide else np.int32)[values.offset : values.offset + len(values) + 1]
+    first, ends = int(ends[0]), ends.astype(np.int64)
+    used = np.frombuffer(data, np.uint8)[first : int(ends[-1])] if data else np.empty(0, np.uint8)
+    return used, ends[:-1] - first, np.diff(ends)
+
+
 def _is_short(kind: pa.DataType) -> bool:
     return pt.is_integer(kind) and kind.bit_width < 32
 

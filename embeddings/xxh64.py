@@ -7,37 +7,37 @@ width is its 8 little-endian bytes (two's complement), a string its UTF-8 bytes.
 Algorithm: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 """
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+Hashes = npt.NDArray[np.uint64]
 
 _PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 _PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
 _PRIME_3 = np.uint64(0x165667B19E3779F9)
 _PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
-_PRIME_5_PLUS_8 = np.uint64(0x27D4EB2F165667C5 + 8)  # the state of seed 0 after an input of 8 bytes
+_PRIME_5 = np.uint64(0x27D4EB2F165667C5)
+_PRIME_5_PLUS_8 = _PRIME_5 + np.uint64(8)  # the state of seed 0 before the only word of an input of 8 bytes
+_ACCUMULATORS = (0x60EA27EEADC0B5D6, 0xC2B2AE3D27D4EB4F, 0, 0x61C8864E7A143579)  # of seed 0: P1 + P2, P2, 0, -P1
+_FEW = 64  # inputs of one length, below which the library is faster than a dozen NumPy calls
 _CHUNK = 8192  # 64 KiB of values and as much scratch: both stay in the L2 cache over the dozen passes
 
 
-def _rotate_left(h: npt.NDArray[np.uint64], bits: int, scratch: npt.NDArray[np.uint64]) -> None:
+def _rotate_left(h: Hashes, bits: int, scratch: Hashes) -> None:
     np.right_shift(h, np.uint64(64 - bits), out=scratch)
     np.left_shift(h, np.uint64(bits), out=h)
     np.bitwise_or(h, scratch, out=h)
 
 
-def _xor_shift(h: npt.NDArray[np.uint64], bits: int, scratch: npt.NDArray[np.uint64]) -> None:
+def _xor_shift(h: Hashes, bits: int, scratch: Hashes) -> None:
     np.right_shift(h, np.uint64(bits), out=scratch)
     np.bitwise_xor(h, scratch, out=h)
 
 
-def _mix(h: npt.NDArray[np.uint64], scratch: npt.NDArray[np.uint64]) -> None:
-    """From value * PRIME_2 to the hash, in place: the closed form of XXH64 for an input of 8 bytes."""
-    _rotate_left(h, 31, scratch)
-    h *= _PRIME_1
-    h ^= _PRIME_5_PLUS_8
-    _rotate_left(h, 27, scratch)
-    h *= _PRIME_1
-    h += _PRIME_4
+def _avalanche(h: Hashes, scratch: Hashes) -> None:
     _xor_shift(h, 33, scratch)
     h *= _PRIME_2
     _xor_shift(h, 29, scratch)
@@ -45,28 +45,104 @@ def _mix(h: npt.NDArray[np.uint64], scratch: npt.NDArray[np.uint64]) -> None:
     _xor_shift(h, 32, scratch)
 
 
-def hash_integers(values: npt.NDArray[np.int64], modulus: int | None = None) -> npt.NDArray[np.uint64]:
+def _round(h: Hashes, scratch: Hashes) -> None:
+    """From value * PRIME_2 to what enters the state."""
+    _rotate_left(h, 31, scratch)
+    h *= _PRIME_1
+
+
+def hash_integers(values: npt.NDArray[np.int64], modulus: int | None = None) -> Hashes:
     """XXH64 of each of `values` [N] as 8 little-endian bytes; its remainder by `modulus` where one is given."""
     raw = values.view(np.uint64)
     hashes = np.empty(len(raw), np.uint64)
     scratch = np.empty(min(_CHUNK, len(raw)), np.uint64)
     for start in range(0, len(raw), _CHUNK):
         h = hashes[start : start + _CHUNK]
+        part = scratch[: len(h)]
         np.multiply(raw[start : start + _CHUNK], _PRIME_2, out=h)
-        _mix(h, scratch[: len(h)])
+        _round(h, part)
+        h ^= _PRIME_5_PLUS_8
+        _rotate_left(h, 27, part)
+        h *= _PRIME_1
+        h += _PRIME_4
+        _avalanche(h, part)
         if modulus is not None:
-            reduce_modulo(h, modulus, scratch[: len(h)])
+            reduce_modulo(h, modulus, part)
     return hashes
 
 
-def hash_bytes(inputs: list[bytes]) -> npt.NDArray[np.uint64]:
-    """XXH64 of each input [N]."""
-    return np.fromiter(map(xxhash.xxh64_intdigest, inputs), np.uint64, len(inputs))
+def hash_bytes(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Hashes:
+    """XXH64 of each input [N]: `lengths[i]` bytes of `data` from `starts[i]`. Inputs of one length go together."""
+    hashes = np.empty(len(starts), np.uint64)
+    padded = np.concatenate([data, np.zeros(8, np.uint8)])
+    words = np.ndarray((len(data) + 1,), "<u8", padded, strides=(1,))  # the 8 bytes from every place on
+    order = np.argsort(lengths, kind="stable")
+    edges = np.flatnonzero(np.diff(lengths[order], prepend=-1, append=-1))
+    for first, last in itertools.pairwise(edges):
+        if last - first < _FEW:
+            for i in order[first:last]:
+                hashes[i] = xxhash.xxh64_intdigest(data[starts[i] : starts[i] + lengths[i]].tobytes())
+            continue
+        length = int(lengths[order[first]])
+        for chunk in range(first, last, _CHUNK):
+            chosen = order[chunk : min(chunk + _CHUNK, last)]
+            hashes[chosen] = _hash_of_length(words, starts[chosen], length)
+    return hashes
 
 
-def reduce_modulo(
-    hashes: npt.NDArray[np.uint64], modulus: int, scratch: npt.NDArray[np.uint64] | None = None
-) -> npt.NDArray[np.uint64]:
+def _hash_of_length(words: Hashes, starts: npt.NDArray[np.int64], length: int) -> Hashes:
+    """XXH64 of the `length` bytes at each of `starts` [N]; every input takes the same steps."""
+    scratch = np.empty(len(starts), np.uint64)
+    stripes = length // 32
+    h = _stripes(words, starts, stripes, scratch) if stripes else np.full(len(starts), _PRIME_5)
+    h += np.uint64(length)
+    place = 32 * stripes
+    while place + 8 <= length:
+        k = words[starts + place] * _PRIME_2
+        _round(k, scratch)
+        h ^= k
+        _rotate_left(h, 27, scratch)
+        h *= _PRIME_1
+        h += _PRIME_4
+        place += 8
+    if place + 4 <= length:
+        h ^= (words[starts + place] & np.uint64(0xFFFFFFFF)) * _PRIME_1
+        _rotate_left(h, 23, scratch)
+        h *= _PRIME_2
+        h += _PRIME_3
+        place += 4
+    rest = words[starts + place]
+    for _ in range(length - place):
+        h ^= (rest & np.uint64(0xFF)) * _PRIME_5
+        _rotate_left(h, 11, scratch)
+        h *= _PRIME_1
+        rest >>= np.uint64(8)
+    _avalanche(h, scratch)
+    return h
+
+
+def _stripes(words: Hashes, starts: npt.NDArray[np.int64], stripes: int, scratch: Hashes) -> Hashes:
+    """The state after the first 32 * `stripes` bytes."""
+    accumulators = [np.full(len(starts), seed, np.uint64) for seed in _ACCUMULATORS]
+    for stripe in range(stripes):
+        for lane, v in enumerate(accumulators):
+            v += words[starts + (32 * stripe + 8 * lane)] * _PRIME_2
+            _round(v, scratch)
+    h = np.zeros(len(starts), np.uint64)
+    for v, bits in zip(accumulators, (1, 7, 12, 18), strict=True):
+        turned = v.copy()
+        _rotate_left(turned, bits, scratch)
+        h += turned
+    for v in accumulators:
+        v *= _PRIME_2
+        _round(v, scratch)
+        h ^= v
+        h *= _PRIME_1
+        h += _PRIME_4
+    return h
+
+
+def reduce_modulo(hashes: Hashes, modulus: int, scratch: Hashes | None = None) -> Hashes:
     """`hashes` [N] modulo `modulus` as unsigned numbers, in place.
 
     Through a division: NumPy divides by a constant with multiplications, but takes remainders one by one.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from configs.schema import SparseFeature, TableConfig
-from embeddings.arrow import integers, is_bytes, is_text, refuse
+from embeddings.arrow import byte_slices, integers, is_bytes, is_text, refuse
 from embeddings.xxh64 import hash_bytes, hash_integers, reduce_modulo
 
 
@@ -23,9 +23,7 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
         if pa.types.is_dictionary(values.type):
             return transform(values.dictionary, where)[values.indices.to_numpy()]
         if is_text(values.type) or is_bytes(values.type):
-            words = values.dictionary_encode()
-            hashes = hash_bytes(words.dictionary.cast(pa.large_binary()).to_pylist())
-            return reduce_modulo(hashes, num_embeddings).view(np.int64)[words.indices.to_numpy()]
+            return reduce_modulo(hash_bytes(*byte_slices(values)), num_embeddings).view(np.int64)
         numbers = integers(values, where)
         if numbers is None:
             refuse(values.type, where, "an ID", "Write integers or strings; for numbers use transform: bucketize.")

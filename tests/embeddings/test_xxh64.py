@@ -1,6 +1,7 @@
 """The hash is a contract between every trained table and whoever serves it: known values, and the library's word."""
 
 import numpy as np
+import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +24,16 @@ def test_known_integers():
     ]
 
 
-def test_known_strings():
+def hash_all(inputs):
+    lengths = np.array([len(text) for text in inputs], np.int64)
+    data = np.frombuffer(b"".join(inputs), np.uint8)
+    return hash_bytes(data, np.cumsum(lengths) - lengths, lengths).tolist()
+
+
+@pytest.mark.parametrize("copies", [1, 100], ids=["by the library", "in NumPy"])
+def test_known_strings(copies):
     # the first is the XXH64 of nothing in the algorithm's own specification
-    assert hash_bytes([b"", b"5", "naïve".encode(), b"x" * 40]).tolist() == [
+    assert hash_all([b"", b"5", "naïve".encode(), b"x" * 40] * copies) == copies * [
         0xEF46DB3751D8E999,
         0x6A81B47405B648ED,
         0xC07351DC8A26AFE6,
@@ -37,6 +45,12 @@ def test_known_strings():
 def test_integers_as_the_library(values):
     expected = [xxhash.xxh64_intdigest(int(v).to_bytes(8, "little", signed=True)) for v in values]
     assert hash_integers(values).tolist() == expected
+
+
+@given(st.integers(0, 140), st.integers(1, 200), st.randoms(use_true_random=False))
+def test_bytes_as_the_library(length, count, random):
+    inputs = [random.randbytes(length) for _ in range(count)] + [random.randbytes(random.randrange(80))]
+    assert hash_all(inputs) == [xxhash.xxh64_intdigest(text) for text in inputs]
 
 
 @given(INTEGERS, st.integers(1, 2**63 - 1))
