@@ -37,7 +37,7 @@ TYPES = {
 SWAPPED = TYPES | {"by_rows": "table_wise", "whole": "row_wise", "by_host": "row_wise"}
 
 
-def config(types: dict[str, str], **sparse_optimizer: Any) -> Config:
+def config(types: dict[str, str], dense: dict[str, Any] | None = None, **sparse_optimizer: Any) -> Config:
     """A table of every sharding type with one feature each, and one shared by two; `whole` is fp16."""
     tables = {
         name: {"num_embeddings": 50 + i, "embedding_dim": 256 if sharding == "column_wise" else 8, "sharding": sharding}
@@ -53,7 +53,7 @@ def config(types: dict[str, str], **sparse_optimizer: Any) -> Config:
             "features": features | {"age": {}},
             "tables": tables,
             "tasks": {"click": {}},
-            "training": {"run_dir": "r", "sparse_optimizer": sparse_optimizer},
+            "training": {"run_dir": "r", "sparse_optimizer": sparse_optimizer, "dense_optimizer": dense or {}},
         }
     )
 
@@ -73,7 +73,7 @@ class Model(nn.Module):
 class Run:
     """One rank of a run that is ready to train."""
 
-    def __init__(self, config: Config, pins: Pins | None = None) -> None:
+    def __init__(self, config: Config, pins: Pins | None = None, *, with_state: bool = True) -> None:
         self.config, self.rank, self.world_size = config, dist.get_rank(), dist.get_world_size()
         group = dist.group.WORLD
         tables = build_tables(config, torch.device("meta"))
@@ -86,7 +86,8 @@ class Run:
         self.model = shard(Model(tables, features, width), self.plan, CPU, group)
         initialize_tables(self.model, config)
         self.optimizer = combined_optimizer(self.model, config.training.dense_optimizer)
-        self.optimizer.initialize_state()
+        if with_state:
+            self.optimizer.initialize_state()
 
     def batch(self, step: int) -> tuple[KeyedJaggedTensor | None, Tensor, Tensor]:
         """This rank's rows of a global batch that depends on nothing but the step."""
@@ -183,6 +184,15 @@ def optimized(out: Path, **sparse_optimizer: Any) -> None:
     _keep(out, {"before": before, "after": run.whole_state(), "kjt": kjt, "dense": dense})
 
 
+def dense_optimized(out: Path, kind: str) -> None:
+    """The same steps with the dense optimizer's state created beforehand, and by the first step."""
+    types = {"by_rows": "data_parallel"}
+    wanted = config(types, dense={"kind": kind, "weight_decay": 0.1})
+    early, late = Run(wanted), Run(wanted, with_state=False)
+    seen = {"keys": list(early.state()), "early": early.train(4), "late": late.train(4)}
+    _keep(out, seen | {"early_state": early.whole_state(), "late_state": late.whole_state()})
+
+
 def _keep(out: Path, seen: dict[str, Any]) -> None:
     if dist.get_rank() == 0:
         torch.save(seen, out / "seen.pt")
@@ -217,6 +227,8 @@ def main(root: Path) -> None:
     for kind, weight_decay in (("rowwise_adagrad", 0.0), ("rowwise_adagrad", 0.1), ("adagrad", 0.0), ("sgd", 0.0)):
         out = root / f"{kind}_{weight_decay:g}"
         launch(out, 1, optimized, kind=kind, weight_decay=weight_decay)
+    for kind in ("adam", "adamw", "sgd", "adagrad"):
+        launch(root / f"dense_{kind}", 1, dense_optimized, kind=kind)
 
 
 if __name__ == "__main__":

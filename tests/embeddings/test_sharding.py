@@ -106,5 +106,14 @@ def gradient_of_sum(seen: dict, weight: Tensor) -> tuple[Tensor, Tensor]:
     return weight.grad, touched
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "adagrad"])
+def test_state_that_is_created_early_changes_nothing(runs, kind):
+    seen = runs[f"dense_{kind}"]
+    assert seen["early"] == seen["late"]
+    assert len(set(seen["early"])) == 4
+    assert_same(seen["early_state"], seen["late_state"])
+    assert set(seen["keys"]) == seen["early_state"].keys()  # a checkpoint has a place for all of it before any step
+
+
 def test_nothing_is_said_while_all_is_well(runs):
     assert runs["stderr"] == ""
