@@ -12,7 +12,7 @@ from torch import Tensor
 
 from configs.load import load_config
 from configs.schema import Config
-from tests.trainer.workers import losses, start_workers, train_on
+from tests.trainer.workers import losses, start_workers, train_on, wait
 from trainer.checkpoint_storage import read_tensors
 from trainer.checkpoint_files import find
 from trainer.folder import Folder
@@ -81,11 +81,10 @@ def test_killed_at_any_step_ends_bit_for_bit_the_same(data: str, tmp_path: Path)
         workers = start_workers(config, 2, resume=attempt > 0)
         wanted = random.randint(10, 30) + 25 * attempt
         while not _has_reached(tmp_path / "killed", wanted):
-            assert workers[0].poll() is None
+            assert workers[0].is_alive()
             time.sleep(0.02)
-        os.kill(random.choice(workers).pid, signal.SIGKILL)
-        for worker in workers:  # the other one cannot go on alone, and must not hang
-            worker.wait(timeout=60)
+        os.kill(random.choice(workers).pid or 0, signal.SIGKILL)
+        assert None not in wait(workers)  # the other one cannot go on alone, and must not hang
     train_on(config, 2, resume=True)
 
     assert_same_bits(final_state(tmp_path / "killed"), final_state(tmp_path / "undisturbed"))
