@@ -10,7 +10,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
 _ALIGNMENT = 64
 
 
@@ -46,15 +46,28 @@ def read_region(
     if target.numel() == 0:
         return
     if target.dim() == 0:
-        sizes, offsets, target = [1], [0], target.reshape(1)
+        sizes, offsets, target = [1], [0], target.view(1)
     row_bytes = math.prod(sizes[1:]) * dtype.itemsize
     file.seek(start + offsets[0] * row_bytes)
+    is_as_stored = (
+        target.is_cpu and target.dtype == dtype and target.is_contiguous() and list(target.shape[1:]) == list(sizes[1:])
+    )
+    block = None
     for first, count in _row_blocks(len(target), row_bytes):
-        block = torch.empty((count, *sizes[1:]), dtype=dtype)
+        rows = target.narrow(0, first, count)
+        if is_as_stored:
+            _fill(file, _bytes_of(rows))
+            continue
+        block = torch.empty((count, *sizes[1:]), dtype=dtype) if block is None else block[:count]
         _fill(file, _bytes_of(block))
-        for dim in range(1, target.dim()):
-            block = block.narrow(dim, offsets[dim], target.shape[dim])
-        target.narrow(0, first, count).copy_(block)
+        rows.copy_(_narrowed(block, offsets, target))
+
+
+def _narrowed(block: Tensor, offsets: Sequence[int], target: Tensor) -> Tensor:
+    """The columns of the region."""
+    for dim in range(1, target.dim()):
+        block = block.narrow(dim, offsets[dim], target.shape[dim])
+    return block
 
 
 def _row_blocks(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
