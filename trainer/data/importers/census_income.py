@@ -6,7 +6,7 @@ to validation and test at random, half each, the same at every run.
 
 Labels, float32, 0 or 1:
     income_over_50k, never_married
-Numbers, float32:
+Numbers, int32:
     age, wage_per_hour, capital_gains, capital_losses, dividends, persons_worked_for, weeks_worked
 Strings:
     class_of_worker, industry_code, occupation_code, school_enrollment, major_industry, major_occupation, race,
@@ -114,7 +114,7 @@ def _find(source: str, name: str) -> Path:
 def _read(path: Path) -> pa.Table:
     """All columns of one original file that are written, labels first."""
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    types = {name: pa.float32() if name in NUMBERS else pa.string() for name in COLUMNS}
+    types = {name: pa.int32() if name in NUMBERS else pa.string() for name in COLUMNS}
     # A blank follows every comma: numbers are parsed after it is gone.
     text = text.replace(b", ", b",")
     try:
