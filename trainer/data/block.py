@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.features import Columns, Ragged
-from trainer.data.order import Indices
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,6 @@ class Bags:
         low, high = (start, stop) if self.lengths is None else self.offsets[[start, stop]].tolist()
         lengths = None if self.lengths is None else self.lengths[start:stop]
         return Bags(self.values[low:high], lengths, None if self.weights is None else self.weights[low:high])
-
-    def take(self, index: Indices) -> Bags:
-        """The rows that `index` names, copied."""
-        if self.lengths is None:
-            return Bags(self.values[index], None, None if self.weights is None else self.weights[index])
-        lengths = self.lengths[index]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        places = np.repeat(self.offsets[index] + lengths - ends, lengths)
-        places += np.arange(len(places))
-        return Bags(self.values[places], lengths, None if self.weights is None else self.weights[places])
 
     @property
     def nbytes(self) -> int:
@@ -112,32 +101,9 @@ class Block:
         bags = tuple(bags.narrow(start, stop) for bags in self.bags)
         return Block(bags, self.dense[start:stop], self.labels[start:stop], self.label_weights[start:stop])
 
-    def take(self, index: Indices) -> Block:
-        """The rows that `index` names, copied."""
-        bags = tuple(bags.take(index) for bags in self.bags)
-        return Block(bags, self.dense[index], self.labels[index], self.label_weights[index])
 
-
-def join(blocks: Sequence[Block]) -> Block:
-    """Blocks end to end; copied if there is more than one."""
-    if len(blocks) == 1:
-        return blocks[0]
-    features = zip(*(block.bags for block in blocks), strict=True)
-    bags = tuple(_join_bags(parts) for parts in features)
-    dense, labels, weights = zip(*((b.dense, b.labels, b.label_weights) for b in blocks), strict=True)
-    return Block(bags, np.concatenate(dense), np.concatenate(labels), np.concatenate(weights))
-
-
-def _join_bags(parts: Sequence[Bags]) -> Bags:
-    lengths = weights = None
-    if any(part.lengths is not None for part in parts):
-        lengths = np.concatenate([_lengths(part) for part in parts])
-    if any(part.weights is not None for part in parts):
-        weights = np.concatenate([weights_of(part) for part in parts])
-    return Bags(np.concatenate([part.values for part in parts]), lengths, weights)
-
-
-def _lengths(bags: Bags) -> npt.NDArray[np.int32]:
+def lengths_of(bags: Bags) -> npt.NDArray[np.int32]:
+    """The length of every bag, written out where each is one."""
     return np.ones(len(bags.values), np.int32) if bags.lengths is None else bags.lengths
 
 

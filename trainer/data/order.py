@@ -99,13 +99,20 @@ class Order:
         """Steps of an epoch."""
         return sum(self.segment_steps(segment) for segment in range(len(self.segments)))
 
-    def stretches(self, step: int, most: int) -> Iterator[Stretch]:
-        """The steps of an epoch from `step` on, in stretches of at most `most` steps, none across segments."""
-        first = 0
+    def stretches(self, step: int, period: int) -> Iterator[Stretch]:
+        """The steps of an epoch from `step` on, cut at segments and at every `period` rows of a lane.
+
+        A step that goes over such a cut is a stretch of its own.
+        """
+        first, b = 0, self.lane_batch_size
         for segment in range(len(self.segments)):
             steps = self.segment_steps(segment)
-            for begin in range(max(step - first, 0), steps, most):
-                yield Stretch(first + begin, min(most, steps - begin), segment, begin * self.lane_batch_size)
+            begin = max(step - first, 0)
+            while begin < steps:
+                until_cut = (period - begin * b % period) // b
+                count = min(max(1, until_cut), steps - begin)
+                yield Stretch(first + begin, count, segment, begin * b)
+                begin += count
             first += steps
 
     def picks(self, epoch: int, segment: int, lane: int, start: int, rows: int) -> list[Pick]:

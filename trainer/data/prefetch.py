@@ -1,7 +1,7 @@
 """Threads that decode row groups and gather batches ahead of their use, in the order of need, within a byte budget.
 
 pyarrow and NumPy release the GIL while they work, so that threads suffice. What to read is planned by
-`trainer.data.assemble`; how, by `trainer.data.decode`.
+`trainer.data.plan`; a row group is read by `trainer.data.decode`, a chunk gathered by `trainer.data.assemble`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from trainer.data.assemble import Batches, Chunk
+from trainer.data.assemble import Batches
 from trainer.data.block import Block
+from trainer.data.plan import Chunk
 
 _TICK_S = 0.5  # how often a waiting consumer looks for reads that hang
 
@@ -32,26 +33,29 @@ class _Slot:
 
 @dataclass(eq=False)
 class _Job:
-    """A chunk on its way."""
+    """A chunk on its way: its row groups are read, then its batches are assembled."""
 
     chunk: Chunk
     slots: list[_Slot]
-    started: bool = False
-    batches: Batches | None = field(default=None, repr=False)
+    is_assembling: bool = False
+    batches: Batches | None = None
 
 
 class Prefetcher:
-    """Iterates over the batches of `chunks` in order. Close it, or its threads go on until its budget is full.
+    """Iterates over the assembled `chunks` in order. Close it, or its threads go on until its budget is full.
 
     Args:
         chunks: what to read.
         load: reads a row group.
         give_up: called with a row group that could not be read twice in time; a block in its place, or an exception.
-        assemble: gathers a chunk.
+        assemble: gathers a chunk from its row groups' blocks.
         estimate: bytes that a row group will take.
         threads: that load and gather.
         budget: bytes of blocks and batches; only what the next chunk needs may go beyond.
         timeout_s: of one read.
+
+    Attributes:
+        wait_seconds: how long the consumer has waited.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class Prefetcher:
         self._jobs: deque[_Job] = deque()
         self._queue: deque[_Slot] = deque()
         self._slots: dict[int, _Slot] = {}
-        self._bytes = self._delivered = 0
+        self._bytes = self._given = 0
         self._exhausted = self._closed = False
         self._error: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -86,9 +90,10 @@ class Prefetcher:
         """The next chunk's batches. Raises what a thread raised, as soon as it has."""
         start = time.perf_counter()
         with self._condition:
-            self._release(self._delivered)
-            self._delivered = 0
-            while not self._ready():
+            self._bytes -= self._given  # the chunk before is used up by now
+            self._given = 0
+            self._condition.notify_all()
+            while not self._is_ready():
                 self._condition.wait(min(_TICK_S, self._timeout_s / 4))
                 self._look_for_hung_reads()
             self.wait_seconds += time.perf_counter() - start
@@ -98,8 +103,7 @@ class Prefetcher:
                 raise StopIteration
             batches = self._jobs.popleft().batches
             assert batches is not None
-            self._delivered = batches.nbytes
-            self._condition.notify_all()
+            self._given = batches.nbytes
             return batches
 
     def close(self) -> None:
@@ -111,14 +115,11 @@ class Prefetcher:
             if thread is not threading.current_thread():
                 thread.join(self._timeout_s)
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         if self._error is not None or (self._exhausted and not self._jobs):
             return True
         assert not self._closed, "a closed reader was asked for a batch"
         return bool(self._jobs) and self._jobs[0].batches is not None
-
-    def _release(self, size: int) -> None:
-        self._bytes -= size
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="reader", daemon=True)
@@ -129,36 +130,40 @@ class Prefetcher:
         go_on = True
         while go_on:
             with self._condition:
-                task = self._next_task()
-                while task is None and not self._closed:
-                    self._condition.wait()
+                try:
                     task = self._next_task()
-            if task is None or self._closed:
+                    while task is None and not self._closed:
+                        self._condition.wait()
+                        task = self._next_task()
+                except BaseException as error:
+                    self._fail(error)
+                    return
+            if task is None:
                 return
             try:
                 go_on = task()
             except BaseException as error:
                 with self._condition:
-                    self._error = self._error or error
-                    self._closed = True
-                    self._condition.notify_all()
+                    self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._closed = True
+        self._condition.notify_all()
 
     def _next_task(self) -> Callable[[], bool] | None:
-        """What a free thread does next: gather the first chunk that is complete, else read what is needed first."""
-        if self._closed:
-            return None
-        while True:
+        """What a free thread does next: assemble the first chunk that is complete, else read what is needed first."""
+        while not self._closed:
             for job in self._jobs:
                 fits = job is self._jobs[0] or self._bytes < self._budget
-                if fits and not job.started and all(slot.block is not None for slot in job.slots):
-                    job.started = True
+                if fits and not job.is_assembling and all(slot.block is not None for slot in job.slots):
+                    job.is_assembling = True
                     return lambda job=job: self._gather(job)
             if self._queue:
                 return self._read_task()
-            if self._bytes >= self._budget and self._jobs:
+            if (self._bytes >= self._budget and self._jobs) or not self._plan_one():
                 return None
-            if not self._plan_one():
-                return None
+        return None
 
     def _read_task(self) -> Callable[[], bool] | None:
         slot = self._queue[0]
@@ -214,8 +219,8 @@ class Prefetcher:
                 slot.uses -= 1
                 if not slot.uses:
                     del self._slots[slot.row_group]
-                    self._release(slot.bytes)
-            job.slots.clear()
+                    self._bytes -= slot.bytes
+            job.slots = []
             self._condition.notify_all()
         return True
 

@@ -6,22 +6,23 @@ The order is in `trainer.data.order`, decoding in `trainer.data.decode`, the thr
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.errors import UserError
 from configs.schema import DataConfig, TaskConfig
 from embeddings.features import FeatureTransforms
-from trainer.data.assemble import Layout, assemble, plan
+from trainer.data.assemble import Batches, assemble
 from trainer.data.batch import Batch
 from trainer.data.block import Block
+from trainer.data.buffers import Buffers
 from trainer.data.decode import Decoder
 from trainer.data.manifest import Manifest
 from trainer.data.order import Order, lanes_of
+from trainer.data.plan import Layout, plan
 from trainer.data.prefetch import Prefetcher
 from trainer.data.source import DataError
 
-_CHUNK_ROWS = 4096  # rows of a lane that are gathered at once
 _SECOND_TRY_AFTER_S = 0.2
 
 
@@ -86,6 +87,7 @@ class Reader:
             tasks=len(tasks),
         )
         self.manifest = manifest
+        self._buffers = Buffers()
         self._bytes_per_row = max(1, sum(file.bytes for file in manifest.files) // max(1, manifest.rows))
         self.steps_per_epoch = self._order.steps
         self.local_batch_size = self._layout.local_batch_size
@@ -95,12 +97,11 @@ class Reader:
 
     def batches(self, epoch: int, step: int = 0) -> BatchIterator:
         """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
-        chunks = plan(self._order, self._layout, epoch, step, _CHUNK_ROWS)
         prefetcher = Prefetcher(
-            chunks,
+            plan(self._order, self._layout, epoch, step),
             load=self._load,
             give_up=self._give_up,
-            assemble=lambda chunk, block: assemble(chunk, self._layout, block),
+            assemble=lambda chunk, block: assemble(chunk, self._layout, block, self._buffers),
             estimate=lambda number: self.manifest.row_groups[number].rows * self._bytes_per_row,
             threads=self._data.threads,
             budget=self._data.prefetch_mib << 20,
@@ -147,33 +148,38 @@ class Reader:
 class BatchIterator(Iterator[Batch]):
     """Batches in order; `close` stops the threads that read ahead, and so does dropping it."""
 
-    def __init__(self, reader: Reader, prefetcher: Prefetcher, names: tuple[str, ...]) -> None:
-        self._prefetcher = prefetcher
-        self._batches = _unpack(reader, prefetcher, names)
+    def __init__(self, reader: Reader, prefetcher: Prefetcher, names: Sequence[str]) -> None:
+        self._reader, self._prefetcher, self._names = reader, prefetcher, names
+        self._batches: Batches | None = None
+        self._next = 0
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        if self._batches is None:
+            self._batches, self._next = self._next_chunk(), 0
+        batch = self._batches.batch(self._next, self._names)
+        self._next += 1
+        if self._next == len(self._batches):
+            self._batches = None
+        return batch
+
+    def _next_chunk(self) -> Batches:
+        waited = self._prefetcher.wait_seconds
+        try:
+            batches = next(self._prefetcher)
+        except BaseException:  # the end, a mistake in the data, or Ctrl-C: nobody asks for another batch
+            self._prefetcher.close()
+            raise
+        finally:
+            self._reader.wait_seconds += self._prefetcher.wait_seconds - waited
+        self._reader.rows_read += batches.rows
+        return batches
 
     def close(self) -> None:
         """Stops the threads."""
-        self._batches.close()
         self._prefetcher.close()
 
     def __del__(self) -> None:
         self._prefetcher.close()
-
-
-def _unpack(reader: Reader, prefetcher: Prefetcher, names: tuple[str, ...]) -> Generator[Batch, None, None]:
-    waited = 0.0
-    try:
-        for batches in prefetcher:
-            reader.wait_seconds += prefetcher.wait_seconds - waited
-            waited = prefetcher.wait_seconds
-            reader.rows_read += batches.rows
-            for number in range(len(batches)):
-                yield batches.batch(number, names)
-    finally:
-        prefetcher.close()
 
 
 def sample_order(manifest: Manifest, data: DataConfig, seed: int, shuffle: bool) -> Order:
