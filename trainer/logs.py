@@ -17,6 +17,7 @@ def open_log(run: RunDirectory, worker: Worker) -> None:
     """Begins the log of this rank in this attempt of the run; all ranks call it together."""
     attempt = Agreement().from_first(run.start_attempt() if worker.rank == 0 else 0)
     redirect_to(run.rank_log(attempt, worker.rank))
+    print(f"rank {worker.rank} of {worker.world_size}: process {os.getpid()} on {worker.node}, {worker.device}")  # noqa: T201
     if worker.rank == 0:
         worker.say(f"attempt {attempt}: logs in {run.attempt_logs(attempt)}")
 

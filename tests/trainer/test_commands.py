@@ -1,0 +1,119 @@
+"""The commands as a user types them, on a Ray of their own: one run is trained, loses a worker, and is then used."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from tests.trainer.test_train import QUICKSTART, assert_same_bits, final_state, small
+from tests.trainer.workers import losses, train_on
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = (
+    "data.global_batch_size=512",
+    "data.shuffle_window=1024",
+    "data.generate.train_rows=20000",
+    "data.generate.validation_rows=2000",
+    "data.generate.rows_per_file=3000",
+    "data.generate.rows_per_row_group=1000",
+    "tables.author.sharding=row_wise",
+    "model.dropout=0.1",
+    "training.log_every=1",
+    "training.epochs=2",
+    "checkpoint.every_steps=7",
+)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "trainer", *map(str, arguments)]
+
+
+def call(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A run of two workers under Ray, one of which was killed on the way."""
+    run_dir = folder / "run"
+    paths = (f"data.root={folder / 'data'}", f"training.run_dir={run_dir}")
+    with (folder / "screen").open("w") as screen:
+        job = subprocess.Popen(command("train", QUICKSTART, *OPTIONS, *paths), cwd=ROOT, stdout=screen, stderr=screen)
+        while not (run_dir / "metrics.jsonl").exists() or max(losses(run_dir), default=0) < 20:
+            assert job.poll() is None, (folder / "screen").read_text()
+            time.sleep(0.05)
+        log = (run_dir / "logs/latest/rank_1.log").read_text()
+        os.kill(int(re.findall(r"process (\d+)", log)[0]), signal.SIGKILL)
+        assert job.wait(timeout=250) == 0, (folder / "screen").read_text()
+    return run_dir
+
+
+def test_a_killed_worker_changes_nothing(run: Path, folder: Path) -> None:
+    screen = (folder / "screen").read_text()
+    assert "rank 1 failed" in screen
+    assert "attempt 2" in screen
+    undisturbed = small(str(folder / "data"), folder / "undisturbed", "training.epochs=2", "checkpoint.every_steps=7")
+    train_on(undisturbed, 2)
+    assert_same_bits(final_state(run), final_state(folder / "undisturbed"))
+    assert losses(run) == losses(folder / "undisturbed")
+
+
+def test_evaluate_counts_every_row_once(run: Path, folder: Path) -> None:
+    tasks = json.loads(call("evaluate", run, "--json", "--workers", "1").stdout.splitlines()[-1])["tasks"]
+    labels = ds.dataset(folder / "data" / "validation").to_table(["click", "like"])
+    assert {task: tasks[task]["rows"] for task in ("click", "like")} == {
+        task: labels.num_rows - labels[task].null_count for task in ("click", "like")
+    }
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+    assert last["kind"] == "eval"
+    for metric in ("auc", "ne", "calibration"):
+        assert tasks["click"][metric] == pytest.approx(last[f"{metric}/click"], rel=1e-5)
+
+
+def test_a_bundle_scores_files(run: Path, folder: Path) -> None:
+    call("export", run, "--out", folder / "bundle")
+    files = sorted((folder / "data" / "validation").rglob("*.parquet"))
+    call("score", folder / "bundle", *files, folder / "scores")
+    scores = ds.dataset(folder / "scores").to_table()
+    assert scores.num_rows == sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def test_a_used_run_directory_is_refused(run: Path, folder: Path) -> None:
+    paths = (f"data.root={folder / 'data'}", f"training.run_dir={run}")
+    refused = call("train", QUICKSTART, *OPTIONS, *paths, code=2).stderr
+    assert "--resume" in refused
+    assert "--overwrite" in refused
+    assert "Traceback" not in refused
+    changed = call("train", QUICKSTART, *OPTIONS, *paths, "tables.user.embedding_dim=32", "--resume", code=2).stderr
+    assert "tables.user.embedding_dim: 16 -> 32" in changed
+
+
+def test_a_mistake_in_the_data_stops_all_ranks_with_one_message(run: Path, folder: Path) -> None:
+    broken = folder / "broken" / "train" / "part.parquet"
+    broken.parent.mkdir(parents=True)
+    table = ds.dataset(folder / "data" / "train").to_table().drop_columns(["date"])
+    device = [*table["device"].to_pylist()[:-1], 99]  # the table of devices has five rows
+    table = table.set_column(table.schema.get_field_index("device"), "device", [device])
+    pq.write_table(table, broken, row_group_size=1000)
+    paths = (f"data.root={folder / 'broken'}", f"training.run_dir={folder / 'broken-run'}")
+    stopped = call("train", QUICKSTART, *OPTIONS, *paths, code=2).stderr
+    errors = [line for line in stopped.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "part.parquet" in errors[0]
+    assert "99" in errors[0]
+    assert "Traceback" not in stopped
