@@ -14,11 +14,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
 from torch import nn
 
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, Feature, SparseFeature
+from embeddings.features import FeatureTransforms
 from models.build import build_top
 from models.criterion import Criterion
 from trainer import export_program
@@ -26,9 +28,11 @@ from trainer.checkpoint import Checkpointer
 from trainer.checkpoint_files import Checkpoint
 from trainer.export_parity import check_parity, generate_columns
 from trainer.export_weights import MappedWeights, table_groups
+from trainer.manifests import read_manifest
 from trainer.ranker import input_width
 from trainer.run_directory import RunDirectory, open_run
 from trainer.serving.bundle import Bundle
+from trainer.serving.columns import encode_schema
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import this_platform
 from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Source, write_signature
@@ -75,10 +79,13 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     top = build_top(config.model, config.tasks, input_width(config)).eval()
     top.load_state_dict(mapped.top)
     refusal = _write_programs(folder, config, top, mapped)
+    schema = _input_schema(run, config)
     signature = Signature(
         tasks=tuple(config.tasks),
         features=_copy_vocabularies(config.features, folder),
         tables={name: config.tables[name] for name in mapped.tables},
+        columns={} if schema is None else {field.name: str(field.type) for field in schema},
+        arrow_schema=None if schema is None else encode_schema(schema),
         dense_width=sum(feature.width for feature in config.dense_features.values()),
         groups=tuple(groups),
         weights=tuple(mapped.weights),
@@ -99,6 +106,15 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     write_signature(folder, signature.model_copy(update={"parity": parity, "milliseconds": milliseconds}))
     if refusal:
         _say_what_it_costs(refusal, milliseconds["uncompiled"])
+
+
+def _input_schema(run: RunDirectory, config: Config) -> pa.Schema | None:
+    """The columns that features read, as the training part has them; None for a run that has seen no data."""
+    manifest = read_manifest(run, config.data.train)
+    if manifest is None or not manifest.schemas:
+        return None
+    names = FeatureTransforms(config.features, config.tables).columns
+    return pa.schema([manifest.schemas[0].field(name) for name in names])
 
 
 def _write_programs(folder: Path, config: Config, top: nn.Module, mapped: MappedWeights) -> str | None:

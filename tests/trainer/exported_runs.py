@@ -12,7 +12,10 @@ from configs.schema import CheckpointConfig, Config
 from embeddings.tables import build_tables, initialize_tables
 from models.build import build_top
 from trainer.checkpoint import Checkpointer
+from trainer.data.manifest import Manifest
+from trainer.manifests import keep_manifest
 from trainer.ranker import input_width
+from trainer.run_directory import RunDirectory
 
 TASKS = {"click": {}, "watch": {"loss": "mse"}}
 TABLES = {
@@ -71,6 +74,7 @@ def make_run(folder: Path, features: dict | None = None, tasks: dict | None = No
     pq.write_table(rows(300), folder / "data" / "validation" / "part-0.parquet")
     (folder / "run").mkdir()
     (folder / "run" / "config.yaml").write_text(dump_config(config))
+    keep_manifest(RunDirectory(folder / "run"), "train", Manifest(str(folder / "data"), (), (rows(10).schema,)))
     save(config)
     return config
 

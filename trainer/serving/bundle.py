@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.schema import Feature, SparseFeature
 from embeddings.features import Columns, FeatureTransforms
+from trainer.serving.columns import check_ids, decode_schema
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import Program, load_compiled, load_exported, why_not_here
 from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Weight, read_signature
@@ -40,6 +41,9 @@ class Bundle:
         self.signature: Signature = read_signature(self.folder)
         self.tasks = self.signature.tasks
         self.transforms = FeatureTransforms(_with_own_files(self.signature, self.folder), self.signature.tables)
+        self.schema = decode_schema(self.signature.arrow_schema) if self.signature.arrow_schema else None
+        features = self.signature.features.items()
+        self._id_columns = [f.column or name for name, f in features if isinstance(f, SparseFeature)]
         self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
         self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
 
@@ -51,8 +55,10 @@ class Bundle:
             where: the rows' origin, for error messages.
 
         Raises:
-            UserError: a column is missing or holds what cannot be used.
+            UserError: a column is missing, holds what cannot be used, or IDs of another kind than in training.
         """
+        if self.schema is not None:
+            check_ids(table.schema, self.schema, self._id_columns, where)
         parts = [
             self.score(self.transforms(table.slice(start, _ROWS_A_CALL), where))
             for start in range(0, table.num_rows, _ROWS_A_CALL)

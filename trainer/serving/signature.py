@@ -98,6 +98,8 @@ class Signature(_Part):
     tasks: tuple[str, ...]
     features: dict[str, Feature]
     tables: dict[str, TableConfig]
+    columns: Annotated[dict[str, str], Field(description="raw column -> its Arrow type in training")] = {}
+    arrow_schema: Annotated[str | None, Field(description="the same for programs: serving/columns.py")] = None
     dense_width: int
     groups: tuple[Group, ...]
     weights: tuple[Weight, ...]

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from torch._inductor import config as inductor
 
@@ -115,3 +116,9 @@ def test_foreign_compiled_program_is_left_aside(folder, caplog):
     assert not bundle.compiled
     assert "program.pt2 is not used: it was compiled for torch 1.0" in caplog.text
     assert bundle.predict(rows(3)).shape == (3, 2)
+
+
+def test_ids_of_another_kind_are_refused(folder):
+    table = rows(5).set_column(1, "liked", pa.array([["1"]] * 5))
+    with pytest.raises(UserError, match="column 'liked' has text, in training it had integers"):
+        Bundle(folder).predict(table)

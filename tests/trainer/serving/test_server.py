@@ -1,0 +1,140 @@
+"""A real server on a real port."""
+
+import asyncio
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import uvicorn
+from torch._inductor import config as inductor
+
+from configs.errors import UserError
+from tests.trainer.exported_runs import make_run, rows
+from trainer.export import export
+from trainer.serving.batcher import Batcher, OverloadedError, score
+from trainer.serving.bundle import Bundle
+from trainer.serving.server import create_app
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        return Bundle(export(make_run(tmp_path_factory.mktemp("bundle")).training.run_dir))
+
+
+@pytest.fixture(scope="module")
+def url(bundle):
+    server = uvicorn.Server(uvicorn.Config(create_app(bundle), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def call(url, path, body=None):
+    """(status, JSON) of a request."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url + path, data), timeout=30) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def json_rows(count):
+    return rows(count).to_pylist()
+
+
+def test_predictions_are_the_bundles(url, bundle):
+    status, answer = call(url, "/predict", {"rows": json_rows(20)})
+    assert status == 200
+    found = [[row["click"], row["watch"]] for row in answer["predictions"]]
+    np.testing.assert_allclose(found, bundle.predict(rows(20)), atol=1e-6)
+
+
+def test_many_clients_get_their_own_rows(url, bundle):
+    expected = bundle.predict(rows(100))
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda row: call(url, "/predict", {"rows": [row]}), json_rows(100)))
+    found = [[a["predictions"][0]["click"], a["predictions"][0]["watch"]] for _, a in answers]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_health_and_signature(url, bundle):
+    assert call(url, "/health") == (200, {"status": "ok", "tasks": ["click", "watch"], "step": 7, "compiled": False})
+    status, signature = call(url, "/signature")
+    assert (status, signature["columns"]["price"]) == (200, "double")
+
+
+def test_no_rows(url):
+    assert call(url, "/predict", {"rows": []}) == (200, {"predictions": []})
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"{", "the body is no JSON"),
+        ([], "the body has no list of rows"),
+        ({"rows": [1]}, "the body has no list of rows"),
+        ({"rows": [{}]}, "row 0 has no 'liked'"),
+        ({"rows": [{**json_rows(1)[0], "user": 5}]}, "'user': "),
+        ({"rows": [{**json_rows(1)[0], "liked": ["a"]}]}, "'liked': "),
+        ({"rows": [{**json_rows(1)[0], "item": [500], "item_weight": [1.0]}]}, "has ID 500, outside table 'item'"),
+    ],
+)
+def test_mistakes_are_explained(url, body, text):
+    status, answer = call(url, "/predict", body)
+    assert status == 422
+    assert text in answer["error"]
+
+
+def test_unknown_path(url):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(url + "/nothing", timeout=30)
+
+
+def test_a_mistake_hits_its_own_request_only(bundle):
+    good = json_rows(3)
+    results = score(bundle, [good, [{}], good[:1]])
+    assert isinstance(results[1], UserError)
+    np.testing.assert_allclose(results[0], bundle.predict(rows(3)), atol=1e-6)
+    np.testing.assert_allclose(results[2], bundle.predict(rows(1)), atol=1e-6)
+
+
+def test_full_server_turns_requests_away(bundle):
+    async def overload():
+        batcher = Batcher(bundle, max_rows=2, max_waiting=4)
+        return await asyncio.gather(*(batcher.predict(json_rows(2)) for _ in range(4)), return_exceptions=True)
+
+    results = asyncio.run(overload())
+    assert [isinstance(result, OverloadedError) for result in results] == [False, False, True, True]
+
+
+def test_waiting_requests_share_a_call(bundle):
+    batcher = Batcher(bundle, max_rows=4)
+
+    async def take():
+        tasks = [asyncio.create_task(batcher.predict(json_rows(n))) for n in (1, 2, 1, 3, 9, 1)]
+        await asyncio.sleep(0)
+        batcher._worker.cancel()
+        taken = []
+        while batcher._waiting:
+            taken.append([len(request) for request, _ in batcher._take()])
+        for task in tasks:
+            task.cancel()
+        return taken
+
+    assert asyncio.run(take()) == [[1, 2, 1], [3], [9], [1]]
+    assert batcher._rows_waiting == 0
