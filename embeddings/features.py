@@ -105,8 +105,9 @@ class FeatureTransforms:
             values = values.take(last)
             weights = None if weights is None else weights.take(last)
         if pa.types.is_null(values.type):  # a column that never had a value: the file does not know its type
-            values = values.cast(pa.int64())
-        rows = self._transforms[name](values, f"{where}: column {column!r}")
+            rows = np.empty(0, np.int64)
+        else:
+            rows = self._transforms[name](values, f"{where}: column {column!r}")
         numbers = None if weights is None else _weights(weights, f"{where}: column {feature.weights!r}")
         return _drop_misses(Ragged(rows, lengths, numbers))
 

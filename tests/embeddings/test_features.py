@@ -91,10 +91,12 @@ def test_dictionary_encoded_strings_with_nulls():
     assert results[1].lengths.tolist() == [1, 0, 2]
 
 
-def test_column_that_never_had_a_value():
-    table = pa.table({"x": pa.nulls(2), "d": pa.nulls(2)})
-    columns = transform(table, x=SparseFeature(table="t"), d=DenseFeature(default=3))
-    assert bags(columns.sparse["x"]) == [[], []]
+@pytest.mark.parametrize("ids", [pa.nulls(2), pa.array([[], [None]])])
+def test_column_that_never_had_a_value(tmp_path, ids):
+    (tmp_path / "words.txt").write_text("a\nb\n")
+    words = SparseFeature(table="t", column="x", transform="vocabulary", vocabulary=str(tmp_path / "words.txt"))
+    columns = transform(pa.table({"x": ids, "d": pa.nulls(2)}), x=identity(), w=words, d=DenseFeature(default=3))
+    assert bags(columns.sparse["x"]) == bags(columns.sparse["w"]) == [[], []]
     assert columns.dense.tolist() == [[3], [3]]
 
 
