@@ -62,18 +62,28 @@ class _TellFailures(UserCallback):
 
 
 def _connect(launch: LaunchConfig) -> None:
-    """Joins the cluster that is there, or starts one on this machine with room for all workers."""
+    """Joins the cluster that is meant, or starts one on this machine with room for all workers.
+
+    Meant are: launch.address, RAY_ADDRESS (a submitted job has it), or what `ray start` started here. The private
+    cluster of another run is not: it would end under this one.
+    """
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if launch.address:
-        ray.init(address=launch.address, **options)
-        return
+    cpus = max(os.cpu_count() or 1, launch.workers * launch.cpus_per_worker + 1)
     try:
-        ray.init(address="auto", **options)
-    except ConnectionError:
-        cpus = max(os.cpu_count() or 1, launch.workers * launch.cpus_per_worker + 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+        if launch.address:
+            ray.init(address=launch.address, **options)
+            return
+        try:
+            ray.init(num_cpus=cpus, include_dashboard=False, **options)
+        except ValueError:  # there is a cluster to join, which has CPUs of its own
+            ray.init(**options)
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers at {launch.address or 'the address in RAY_ADDRESS or of the last `ray start`'}\n"
+            "start it, or clear what is left of it: unset RAY_ADDRESS, ray stop"
+        ) from error
 
 
 def _device(launch: LaunchConfig) -> str:
