@@ -1,5 +1,7 @@
 """Loading, merging, overriding and dumping configs, and what their mistakes look like."""
 
+import contextlib
+import copy
 import subprocess
 import sys
 import textwrap
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -270,6 +273,39 @@ def test_a_dumped_config_loads_to_an_equal_one(tmp_path: Path, config: Config) -
     path = tmp_path / "dumped.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(path) == config
+
+
+def paths(values: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    below = [path for key in values for path in paths(values[key], (*prefix, key))] if isinstance(values, dict) else []
+    return [prefix, *below] if prefix else below
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats()
+    | st.sampled_from(["", "x", "1e3", "???", "${a}", "${"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["table", "x", "1"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+FULL = Config.model_validate(yaml.safe_load(SMALL)).model_dump(mode="json")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changes=st.lists(st.tuples(st.sampled_from(paths(FULL)), anything), min_size=1, max_size=4))
+def test_any_wrong_value_is_a_user_error(tmp_path: Path, changes: list[tuple[tuple[str, ...], Any]]) -> None:
+    values = copy.deepcopy(FULL)
+    for path, value in changes:
+        section = values
+        for key in path[:-1]:
+            section = section[key] if isinstance(section.get(key), dict) else {}
+        section[path[-1]] = value
+    path = write(tmp_path / "wrong.yaml", yaml.safe_dump(values))
+    with contextlib.suppress(UserError):
+        assert isinstance(load_config(path), Config)
 
 
 def test_a_dump_is_read_alike_by_other_yaml_readers(small: Path) -> None:
