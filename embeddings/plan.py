@@ -11,9 +11,6 @@ from typing import Any
 
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
-# Weights and optimizer state of these can become any other of them. All types can change the number of workers.
-CUT_BY_ROWS = frozenset({"row_wise", "table_wise", "table_row_wise"})
-
 
 @dataclass(frozen=True)
 class TableShard:

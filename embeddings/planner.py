@@ -18,14 +18,13 @@ from torchrec.distributed.planner.types import PlannerError, PlannerErrorType, S
 from torchrec.distributed.types import ShardingPlan
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from configs.errors import UserError
 from configs.schema import Config
-from embeddings.plan import CUT_BY_ROWS, Pins, Plan, TablePlan, TableShard
+from embeddings.plan import Pins, Plan, TablePlan, TableShard
 from embeddings.sharding import table_sharders
+from embeddings.sharding_types import allowed_types, check_types
 from embeddings.table_memory import does_not_fit, table_bytes
 from embeddings.topology import Capacity, least, measure_capacity, topology
 
-_AUTO = ("row_wise", "table_wise")
 _CACHED = "fused_uvm_caching"
 # Tried one after the other: torchrec's planner alone would put tables behind a cache while GPUs stand empty.
 _KERNELS = {"cpu": (["fused"],), "cuda": (["fused"], ["fused", _CACHED])}
@@ -66,37 +65,15 @@ def plan_tables(
         return Plan(world_size, device.type, capacity.fast, {})
     names = [table.name for table in tables.embedding_bag_configs()]
     problem = _Problem(tables, config, names, world_size, local_world_size, device, capacity)
-    if uneven or world_size % local_world_size:
-        _refuse_table_row_wise(config)
-    if pins:
-        _check_pins(problem, pins)
+    check_types(config, names, pins, even_hosts=not uneven and world_size % local_world_size == 0)
     for kernels in _KERNELS[device.type]:
         for free in (False, True) if pins else (True,):
-            solution = problem.solve({name: _types(config, name, pins, free=free) for name in names}, kernels)
+            types = {name: allowed_types(config, name, world_size, local_world_size, pins, free=free) for name in names}
+            solution = problem.solve(types, kernels)
             plan = _plan(problem, solution, pins) if solution else None
             if plan and max(plan.bytes_per_rank()) <= capacity.fast:
                 return plan
     raise does_not_fit(config, names, capacity, world_size)
-
-
-def _refuse_table_row_wise(config: Config) -> None:
-    for name, table in config.tables.items():
-        if table.sharding == "table_row_wise":
-            raise UserError(
-                f"tables.{name}.sharding=table_row_wise: needs equally many workers on every host\n"
-                f"Set tables.{name}.sharding=row_wise, or change launch.workers."
-            )
-
-
-def _types(config: Config, name: str, pins: Pins | None, *, free: bool) -> tuple[str, ...]:
-    """Sharding types that the planner may choose for a table; with `free`, pinned ones may become what they can."""
-    sharding = config.tables[name].sharding
-    if sharding != "auto":
-        return (sharding,)
-    former = pins.sharding.get(name) if pins else None
-    if former is None or (free and former in CUT_BY_ROWS):
-        return _AUTO
-    return (former,)
 
 
 class _KeepOptions(Stats):
@@ -168,12 +145,16 @@ class _Problem:
 def _plan(problem: _Problem, solution: _Solution, pins: Pins | None) -> Plan:
     tables = {option.name: _table_plan(problem, option) for option in solution.options}
     cached = [name for name, table in tables.items() if table.kernel == _CACHED]
+    wanted = {name: problem.config.tables[name].sharding for name in tables}
+    whole = [name for name, table in tables.items() if wanted[name] not in ("auto", table.sharding)]
     changed = [name for name, table in tables.items() if pins and pins.sharding.get(name) not in (None, table.sharding)]
     notes = []
     if cached:
         notes.append(f"in host memory behind a GPU cache, as the GPUs are too small (slower): {', '.join(cached)}")
+    if whole:
+        notes.append(f"held whole, as they have too few rows for all workers: {', '.join(whole)}")
     if changed:
-        notes.append(f"resharded exactly, as the former plan does not fit or the config changed: {', '.join(changed)}")
+        notes.append(f"resharded exactly, as the config, the workers or their memory changed: {', '.join(changed)}")
     order = {name: tables[name] for name in problem.names}
     (placement,) = solution.placement.plan.values()
     return Plan(
@@ -209,19 +190,3 @@ def _shard(problem: _Problem, option: ShardingOption, shard: Shard) -> TableShar
         fast = max(fast, table_bytes(problem.config, option.name, rows, columns))
     host = shard.storage.ddr if on_gpu else 0
     return TableShard(shard.rank, row, column, rows, columns, fast, host, shard.perf.total)
-
-
-def _check_pins(problem: _Problem, pins: Pins) -> None:
-    """Refuse what cannot reshard.
-
-    Raises:
-        UserError: a table's optimizer state cannot follow into the wanted sharding type or number of workers.
-    """
-    for name in problem.names:
-        wanted = problem.config.tables[name].sharding
-        former = pins.sharding.get(name, wanted)
-        if wanted not in ("auto", former) and not {wanted, former} <= CUT_BY_ROWS:
-            raise UserError(
-                f"tables.{name}.sharding={wanted}: this run has the table as {former}, whose optimizer state cannot "
-                f"become {wanted}\nKeep tables.{name}.sharding={former}, or start a new run."
-            )

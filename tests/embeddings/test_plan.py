@@ -165,7 +165,7 @@ def test_a_pinned_plan_is_the_same_plan(device):
 
 
 def test_pins_keep_types_on_another_number_of_workers():
-    pins = Pins({"user": "table_wise", "item": "row_wise"})
+    pins = Pins({"user": "table_wise", "item": "row_wise", "tag": "row_wise"})
     made = plan(config(TABLES, 5), pins)
     assert {name: made.tables[name].sharding for name in pins.sharding} == pins.sharding
     assert made.notes == ()
@@ -192,6 +192,19 @@ def test_what_can_reshard_may_change():
 
 def test_a_type_that_cannot_reshard_outlives_auto():
     assert plan(config({"t": sharded("auto")}), Pins({"t": "column_wise"})).tables["t"].sharding == "column_wise"
+
+
+@pytest.mark.parametrize("sharding", ["row_wise", "table_row_wise"])
+def test_no_worker_is_left_without_rows(sharding):
+    cut = plan(config({"t": sharded(sharding, rows=16)}, 4)).tables["t"]
+    assert (cut.sharding, [shard.rows for shard in cut.shards]) == (sharding, [4, 4, 4, 4])
+    whole = plan(config({"t": sharded(sharding, rows=9)}, 4))  # 3, 3, 3 and none
+    assert whole.tables["t"].sharding == "table_wise"
+    assert "held whole" in whole.notes[0]
+
+
+def test_small_tables_are_not_cut():
+    assert {t.sharding for t in plan(config({"t": (9999, 64), "u": (5, 64)}, 4)).tables.values()} == {"table_wise"}
 
 
 def test_table_row_wise_needs_even_hosts():
