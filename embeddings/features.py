@@ -117,9 +117,8 @@ class FeatureTransforms:
         for name, feature in self._dense.items():
             column = feature.column or name
             numbers = _dense_numbers(table[column], feature, f"{where}: column {column!r}")
-            with np.errstate(
-                over="ignore", invalid="ignore"
-            ):  # whatever is not finite is refused below, with its place
+            # whatever is not finite is refused below, with its place
+            with np.errstate(over="ignore", invalid="ignore"):
                 dense[:, start : start + feature.width] = _normalize(numbers, feature)
             start += feature.width
         if not np.isfinite(dense).all():
@@ -190,6 +189,8 @@ def _drop_misses(bags: Ragged) -> tuple[Ragged, int]:
 def _dense_numbers(column: pa.ChunkedArray, feature: DenseFeature, what: str) -> npt.NDArray:
     """A dense column as [R, width] numbers of its own type, nulls filled."""
     array = single_array(column)
+    if pa.types.is_null(array.type):
+        return np.full((len(array), feature.width), feature.default)
     values, lengths = flatten(array)
     given = valid_mask(array) if is_list(array.type) and array.null_count else np.ones(len(array), np.bool_)
     wrong = (lengths != feature.width) & given

@@ -95,9 +95,10 @@ def test_dictionary_encoded_strings_with_nulls():
 def test_column_that_never_had_a_value(tmp_path, ids):
     (tmp_path / "words.txt").write_text("a\nb\n")
     words = SparseFeature(table="t", column="x", transform="vocabulary", vocabulary=str(tmp_path / "words.txt"))
-    columns = transform(pa.table({"x": ids, "d": pa.nulls(2)}), x=identity(), w=words, d=DenseFeature(default=3))
+    table = pa.table({"x": ids, "d": pa.nulls(2)})
+    columns = transform(table, x=identity(), w=words, d=DenseFeature(width=2, default=3))
     assert bags(columns.sparse["x"]) == bags(columns.sparse["w"]) == [[], []]
-    assert columns.dense.tolist() == [[3], [3]]
+    assert columns.dense.tolist() == [[3, 3], [3, 3]]
 
 
 def test_lists_of_lists_are_refused():
