@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from configs.schema import DataConfig, TaskConfig
 from embeddings.features import FeatureTransforms
 from trainer.data.block import Block
 from trainer.data.manifest import Manifest, RowGroup
-from trainer.data.source import DataError, open_source, read_footer
+from trainer.data.source import DataError, first_line, open_source, read_footer
 from trainer.data.targets import Targets
 
 _FOOTERS_KEPT = 256
@@ -34,8 +35,13 @@ class Decoder:
         self._verify = data.verify_checksums
         self._tasks = len(tasks)
         self._columns = list(dict.fromkeys((*features.columns, *self._targets.columns)))
-        self._footers: dict[str, pq.FileMetaData] = {}
+        self._footers: dict[str, tuple[object, pq.FileMetaData]] = {}
         self._lock = threading.Lock()
+
+    def where(self, number: int) -> str:
+        """A row group's name in messages."""
+        group = self.manifest.row_groups[number]
+        return f"{self.manifest.root}/{group.file.path}, row group {group.place}"
 
     def __call__(self, number: int) -> Block:
         """The rows of row group `number` of the manifest.
@@ -44,8 +50,7 @@ class Decoder:
             DataError: the file is not what the manifest says, or cannot be read.
             UserError: a value or a type cannot be trained.
         """
-        group = self.manifest.row_groups[number]
-        where = f"{self.manifest.root}/{group.file.path}, row group {group.place}"
+        group, where = self.manifest.row_groups[number], self.where(number)
         table = self._read(group, where)
         labels, weights = self._targets(table, where)
         return Block.of(self._features(table, where), self._features.sparse_names, labels, weights)
@@ -69,7 +74,7 @@ class Decoder:
             raise
         except (OSError, pa.ArrowException) as error:
             raise DataError(
-                f"{where} cannot be read: {error}\nRestore the file, or let data.on_error=quarantine leave it out."
+                f"{where} cannot be read: {first_line(error)}\nRestore the file, or let data.on_error=quarantine leave it out."
             ) from error
         missing = [column for column in self._columns if column not in table.column_names]
         if missing:
@@ -82,20 +87,25 @@ class Decoder:
 
     def _footer(self, group: RowGroup, file: pa.NativeFile) -> pq.FileMetaData:
         """The file's metadata, after a look whether it is still the file of the manifest."""
-        path, expected = f"{self.manifest.root}/{group.file.path}", group.file
-        size = file.size()
+        expected, stamp = group.file, self._source.stamp(group.file.path, file)
         with self._lock:
-            metadata = self._footers.get(expected.path)
-        if metadata is None and size == expected.size:
-            footer = read_footer(file, path)
-            metadata = footer.metadata if footer.checksum == expected.footer else None
-        if metadata is None or size != expected.size:
-            raise DataError(
-                f"{path} was replaced or changed since the run began: {size} bytes, expected {expected.size} and the "
-                "same footer\nRestore it, or start a new run on the new data."
-            )
+            known = self._footers.get(expected.path)
+        if known and known[0] == stamp:
+            return known[1]
+        path = f"{self.manifest.root}/{expected.path}"
+        if file.size() != expected.size:
+            _refuse_other(path, f"it has {file.size()} bytes, not {expected.size}")
+        footer = read_footer(file, path)
+        if footer.checksum != expected.footer:
+            _refuse_other(path, "it has another footer")
         with self._lock:
-            self._footers[expected.path] = metadata
+            self._footers[expected.path] = stamp, footer.metadata
             if len(self._footers) > _FOOTERS_KEPT:
                 del self._footers[next(iter(self._footers))]
-        return metadata
+        return footer.metadata
+
+
+def _refuse_other(path: str, why: str) -> NoReturn:
+    raise DataError(
+        f"{path} was replaced or changed since the run began: {why}\nRestore it, or start a new run on the new data."
+    )

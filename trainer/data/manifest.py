@@ -100,8 +100,9 @@ class Manifest:
 
     def starts_with(self, earlier: Manifest) -> bool:
         """Whether this manifest is `earlier` with whole partitions after it."""
-        same = self.files[: len(earlier.files)] == earlier.files
-        return same and self.partitions[: len(earlier.partitions)] == earlier.partitions
+        count = len(earlier.files)
+        is_new = (file.folder not in earlier.partitions for file in self.files[count:])
+        return self.files[:count] == earlier.files and all(is_new)
 
     def to_json(self) -> dict:
         """As JSON data: see `from_json`."""

@@ -18,6 +18,8 @@ from trainer.data.plan import Chunk
 
 _TICK_S = 0.5  # how often a waiting consumer looks for reads that hang
 
+_STOP_S = 10.0  # how long `close` waits for what threads are reading
+
 
 @dataclass(eq=False)
 class _Slot:
@@ -107,13 +109,14 @@ class Prefetcher:
             return batches
 
     def close(self) -> None:
-        """Stops the threads; waits for what they are doing, but not for a read that hangs."""
+        """Stops the threads; waits for what they are doing, unless that hangs."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+        deadline = time.monotonic() + _STOP_S
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(self._timeout_s)
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _is_ready(self) -> bool:
         if self._error is not None or (self._exhausted and not self._jobs):
@@ -195,7 +198,12 @@ class Prefetcher:
         return True
 
     def _read(self, slot: _Slot, attempt: int) -> bool:
-        block = self._load(slot.row_group)
+        try:
+            block = self._load(slot.row_group)
+        except BaseException:
+            if slot.attempt != attempt or slot.block is not None:
+                return False
+            raise
         with self._condition:
             if slot.attempt != attempt or slot.block is not None:
                 return False  # given up meanwhile: another thread took this one's place

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from configs.errors import UserError
 from configs.schema import DataConfig, TaskConfig
@@ -21,19 +20,10 @@ from trainer.data.manifest import Manifest
 from trainer.data.order import Order, lanes_of
 from trainer.data.plan import Layout, plan
 from trainer.data.prefetch import Prefetcher
+from trainer.data.quarantine import Quarantine, Quarantined
 from trainer.data.source import DataError
 
 _SECOND_TRY_AFTER_S = 0.2
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """A row group whose rows have weight zero, because it could not be read."""
-
-    file: str
-    row_group: int
-    rows: int
-    reason: str
 
 
 class Reader:
@@ -45,7 +35,6 @@ class Reader:
         local_batch_size: rows of every batch, padding included, the same on all ranks.
         wait_seconds: how long the consumer has waited for batches in all.
         rows_read: rows in the batches that were given out, padding not counted.
-        quarantined: the row groups that were left out, the ones given at the start among them.
     """
 
     def __init__(
@@ -93,7 +82,12 @@ class Reader:
         self.local_batch_size = self._layout.local_batch_size
         self.wait_seconds = 0.0
         self.rows_read = 0
-        self.quarantined = list(quarantined)
+        self._quarantine = Quarantine(data, manifest.rows, quarantined)
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """The row groups that were left out, the ones given at the start among them."""
+        return self._quarantine.entries
 
     def batches(self, epoch: int, step: int = 0) -> BatchIterator:
         """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
@@ -110,8 +104,7 @@ class Reader:
         return BatchIterator(self, prefetcher, self._layout.names)
 
     def _load(self, number: int) -> Block:
-        group = self.manifest.row_groups[number]
-        if any((q.file, q.row_group) == (group.file.path, group.place) for q in self.quarantined):
+        if self.manifest.row_groups[number] in self._quarantine:
             return self._decoder.empty(number)
         try:
             return self._decoder(number)
@@ -120,28 +113,15 @@ class Reader:
         try:
             return self._decoder(number)
         except DataError as error:
-            return self._quarantine(number, error)
+            return self._leave_out(number, error)
 
     def _give_up(self, number: int, seconds: float) -> Block:
-        group = self.manifest.row_groups[number]
-        where = f"{self.manifest.root}/{group.file.path}, row group {group.place}"
-        error = DataError(
-            f"{where} was not read within {seconds:g} s, twice\nCheck the file system, or raise data.read_timeout_s."
-        )
-        return self._quarantine(number, error)
+        remedy = "Check the file system, or raise data.read_timeout_s."
+        error = DataError(f"{self._decoder.where(number)} was not read within {seconds:g} s, twice\n{remedy}")
+        return self._leave_out(number, error)
 
-    def _quarantine(self, number: int, error: DataError) -> Block:
-        """Rows of weight zero in place of a row group, or `error` where the config or the cap says so."""
-        if self._data.on_error == "fail":
-            raise error
-        group = self.manifest.row_groups[number]
-        self.quarantined.append(Quarantined(group.file.path, group.place, group.rows, str(error).splitlines()[0]))
-        rows, limit = sum(q.rows for q in self.quarantined), self._data.max_quarantined_fraction
-        if rows > limit * self.manifest.rows:
-            raise DataError(
-                f"{rows:,} of {self.manifest.rows:,} rows cannot be read, more than data.max_quarantined_fraction="
-                f"{limit:g}; the last: {error}"
-            ) from error
+    def _leave_out(self, number: int, error: DataError) -> Block:
+        self._quarantine.add(self.manifest.row_groups[number], error)
         return self._decoder.empty(number)
 
 

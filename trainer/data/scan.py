@@ -13,7 +13,7 @@ import pyarrow.fs as fs
 
 from configs.errors import UserError
 from trainer.data.manifest import DataFile, Manifest, ordered
-from trainer.data.source import DataError, Source, open_source, read_footer
+from trainer.data.source import DataError, Source, first_line, open_source, read_footer
 
 THREADS = 16  # footers read at once: most of the time is waiting
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -54,7 +54,9 @@ def list_files(source: Source) -> list[tuple[str, int]]:
     try:
         infos = source.filesystem.get_file_info(fs.FileSelector(source.folder, recursive=True))
     except OSError as error:
-        raise UserError(f"{source.root} cannot be read: {error}\nCheck data.root and its permissions.") from error
+        raise UserError(
+            f"{source.root} cannot be read: {first_line(error)}\nCheck data.root and its permissions."
+        ) from error
     found = [(_below(info.path, source.folder), info.size) for info in infos if info.type == fs.FileType.File]
     files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not _is_hidden(path))
     if not files:
@@ -79,7 +81,7 @@ def _scan(source: Source, path: str) -> tuple[DataFile, pa.Schema]:
     except DataError:
         raise
     except OSError as error:
-        raise DataError(f"{where} cannot be read: {error}\nCheck that it is there and readable.") from error
+        raise DataError(f"{where} cannot be read: {first_line(error)}\nCheck that it is there and readable.") from error
     groups = [footer.metadata.row_group(i) for i in range(footer.metadata.num_row_groups)]
     rows = tuple(group.num_rows for group in groups)
     size = sum(group.total_byte_size for group in groups)

@@ -48,6 +48,13 @@ class Source:
             return pa.OSFile(self.path(name))
         return self.filesystem.open_input_file(self.path(name))
 
+    def stamp(self, name: str, file: pa.NativeFile) -> object:
+        """What changes when a file is replaced, as far as it can be had without another request."""
+        if not self.is_local:
+            return file.size(), _object_metadata(file)
+        status = os.stat(self.path(name))
+        return status.st_size, status.st_mtime_ns, status.st_ino
+
     @property
     def is_local(self) -> bool:
         """Whether files are on this machine's own file system."""
@@ -78,8 +85,21 @@ def open_source(root: str, part: str = "") -> Source:
     except (pa.ArrowInvalid, NotImplementedError):
         filesystem, folder = _fsspec(where)
     except OSError as error:
-        raise UserError(f"{where} cannot be opened: {error}\nCheck the URL and the credentials.") from error
+        raise UserError(f"{where} cannot be opened: {first_line(error)}\nCheck the URL and the credentials.") from error
     return Source(where, filesystem, folder.rstrip("/"))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without what follows in further lines."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _object_metadata(file: pa.NativeFile) -> object:
+    """An object store's headers, such as the ETag, which came with the size."""
+    try:
+        return file.metadata()
+    except (NotImplementedError, ValueError):
+        return None
 
 
 def _fsspec(where: str) -> tuple[fs.FileSystem, str]:
@@ -88,7 +108,9 @@ def _fsspec(where: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, folder = fsspec.core.url_to_fs(where)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{where} cannot be opened: {error}\nInstall the fsspec package for this URL.") from error
+        raise UserError(
+            f"{where} cannot be opened: {first_line(error)}\nInstall the fsspec package for this URL."
+        ) from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), folder
 
 
@@ -113,5 +135,5 @@ def read_footer(file: pa.NativeFile, name: str) -> Footer:
     try:
         metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer))
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{name} has a damaged footer: {error}\nDelete or restore it.") from error
+        raise DataError(f"{name} has a damaged footer: {first_line(error)}\nDelete or restore it.") from error
     return Footer(size, xxhash.xxh64_hexdigest(footer), metadata)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from configs.choices import load
 from configs.errors import UserError
 from configs.schema import TaskConfig
-from embeddings.arrow import floats, is_list, refuse, single_array
+from embeddings.arrow import flatten, floats, is_list, refuse, single_array
 
 Matrix = npt.NDArray[np.float32]
 
@@ -69,7 +69,7 @@ def _numbers(table: pa.Table, column: str, where: str) -> Matrix:
     what = f"{where}: column {column!r}"
     if is_list(array.type):
         refuse(array.type, what, "a number", "Write one number a row.")
-    numbers = floats(array, np.nan, what)
+    numbers = floats(flatten(array)[0], np.nan, what)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
         return numbers.astype(np.float32, copy=False)
 

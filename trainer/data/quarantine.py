@@ -1,0 +1,69 @@
+"""Row groups that are left out because they cannot be read: their rows keep their places with weight zero.
+
+The list belongs to the run: it is handed to the reader of the next start, so that a replay leaves out the same rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.schema import DataConfig
+from trainer.data.manifest import RowGroup
+from trainer.data.source import DataError
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row group that was left out: its file below the root, its place there, its rows, and why."""
+
+    file: str
+    row_group: int
+    rows: int
+    reason: str
+
+
+class Quarantine:
+    """What a config says about row groups that cannot be read. Safe to use from several threads.
+
+    Attributes:
+        entries: what was left out so far.
+    """
+
+    def __init__(self, data: DataConfig, rows: int, entries: Sequence[Quarantined] = ()) -> None:
+        """Args:
+        rows: of the data set.
+        entries: what an earlier reader left out.
+        """
+        self._is_allowed = data.on_error == "quarantine"
+        self._limit = data.max_quarantined_fraction
+        self._rows = rows
+        self._lock = threading.Lock()
+        self._entries = {(entry.file, entry.row_group): entry for entry in entries}
+
+    @property
+    def entries(self) -> list[Quarantined]:
+        with self._lock:
+            return list(self._entries.values())
+
+    def __contains__(self, group: RowGroup) -> bool:
+        return (group.file.path, group.place) in self._entries
+
+    def add(self, group: RowGroup, error: DataError) -> None:
+        """Leaves a row group out.
+
+        Raises:
+            DataError: `error` itself where the config leaves nothing out; one that says so beyond the limit.
+        """
+        if not self._is_allowed:
+            raise error
+        entry = Quarantined(group.file.path, group.place, group.rows, str(error).splitlines()[0])
+        with self._lock:
+            self._entries[entry.file, entry.row_group] = entry
+            rows = sum(entry.rows for entry in self._entries.values())
+        if rows > self._limit * self._rows:
+            raise DataError(
+                f"{rows:,} of {self._rows:,} rows cannot be read, more than data.max_quarantined_fraction="
+                f"{self._limit:g}; the last: {error}"
+            ) from error
