@@ -270,7 +270,11 @@ class CheckpointConfig(Section):
         default=1000, description="Steps between checkpoints; 0: only at the end of an epoch."
     )
     keep: PositiveInt = Field(default=3, description="Complete checkpoints kept; older ones are deleted.")
-    asynchronous: bool = Field(default=True, description="Write while training goes on; at most one is in flight.")
+    asynchronous: bool = Field(
+        default=True,
+        description="Write while training goes on, from a copy in host memory of what each worker holds; at most one "
+        "is in flight.",
+    )
 
 
 class LaunchConfig(Section):

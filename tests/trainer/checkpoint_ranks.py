@@ -7,9 +7,11 @@ import ctypes
 import itertools
 import json
 import multiprocessing
+import os
 import resource
 import signal
 import tempfile
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -122,6 +124,25 @@ def load_what_does_not_fit(folder):
         Checkpointer(folder, CheckpointConfig(), {}).load(target)
     except UserError as error:
         return str(error)
+
+
+def lose_a_rank(folder):
+    """Rank 1 dies while rank 0 has a save in flight; the seconds until rank 0 is told, and what."""
+    checkpointer = Checkpointer(folder, CheckpointConfig(), {})
+    checkpointer.save(state(1), step=1, epoch=0, epoch_step=1, blocking=True)
+    if dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    started = time.monotonic()
+    try:
+        checkpointer.save(state_alone(), step=2, epoch=0, epoch_step=2)
+        checkpointer.wait()
+    except CheckpointError as error:
+        Path(folder, "told").write_text(json.dumps([time.monotonic() - started, str(error)]))
+    os._exit(0)  # there is nobody left to meet at the barrier
+
+
+def state_alone():
+    return {"model/dense": torch.ones(7, 3)}
 
 
 def on_hosts_that_share_nothing(folder):

@@ -1,5 +1,6 @@
 """Checkpoints of several real processes: resharding, failures that all ranks hear of, and SIGKILL at any moment."""
 
+import json
 import os
 import random
 import signal
@@ -61,6 +62,17 @@ def test_a_failure_on_one_rank_is_the_same_error_on_all(tmp_path):
     assert "File too large" in told[0]
     assert after_failure == (1, 1, 1)
     assert later == (3, 3, 3)
+
+
+def test_a_rank_that_dies_in_a_save_leaves_nobody_waiting(tmp_path):
+    processes, _ = ranks.start(2, ranks.lose_a_rank, str(tmp_path))
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, -signal.SIGKILL]
+    taken, told = json.loads((tmp_path / "told").read_text())
+    assert taken < 20
+    assert "step_000000002 could not be written" in told
+    assert Checkpointer(tmp_path, CheckpointConfig(), {}).newest_complete().step == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process a file system of its own")
