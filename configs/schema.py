@@ -324,3 +324,9 @@ class Config(Section):
     @property
     def dense_features(self) -> dict[str, DenseFeature]:
         return {name: f for name, f in self.features.items() if isinstance(f, DenseFeature)}
+
+    @property
+    def input_width(self) -> int:
+        """Width of what enters the top: the tables of all sparse features, and all dense features."""
+        sparse = sum(self.tables[feature.table].embedding_dim for feature in self.sparse_features.values())
+        return sparse + sum(feature.width for feature in self.dense_features.values())

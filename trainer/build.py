@@ -14,7 +14,7 @@ from embeddings.sharding import shard
 from embeddings.tables import build_tables, initialize_tables
 from models.build import build_top
 from trainer.objective import Objective
-from trainer.ranker import Ranker, input_width
+from trainer.ranker import Ranker
 
 
 class Built(NamedTuple):
@@ -36,7 +36,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
         attach_sparse_optimizer(tables, config, device)
     plan = plan_tables(tables, config, dist.get_world_size(), local_world_size, device, pins=pins)
     torch.manual_seed(config.training.seed)
-    top = build_top(config.model, config.tasks, input_width(config))
+    top = build_top(config.model, config.tasks, config.input_width)
     objective = Objective(config, dist.get_world_size())
     if config.training.precision == "bf16":
         top.forward = torch.autocast(device.type, torch.bfloat16)(top.forward)

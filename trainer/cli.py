@@ -129,6 +129,23 @@ def prepare(
 
 
 @app.command()
+def compare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    tops: Annotated[str, typer.Option(help="Names of models/tops, with commas.")] = "shared_bottom,moe,mmoe,ple",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every top.")] = 1,
+    part: Annotated[str | None, typer.Option(help="Part to measure on; data.validation if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train several tops on the same data and show them in one table. Called again, it goes on where it was."""
+    settings = _load(config, overrides)
+    from trainer.jobs import compare_runs
+
+    text, values = compare_runs(settings, tops.split(","), seeds, part, _say)
+    _report(text, values, as_json)
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A data set, a run, a checkpoint or a bundle.")], as_json: Json = False
 ) -> None:

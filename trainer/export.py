@@ -29,7 +29,6 @@ from trainer.checkpoint_files import Checkpoint
 from trainer.export_parity import check_parity, generate_columns
 from trainer.export_weights import MappedWeights, table_groups
 from trainer.manifests import read_manifest
-from trainer.ranker import input_width
 from trainer.run_directory import RunDirectory, open_run
 from trainer.serving.bundle import Bundle
 from trainer.serving.columns import encode_schema
@@ -76,7 +75,7 @@ def export(run_dir: str, out: str | None = None) -> Path:
 def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:
     groups = table_groups(config)
     mapped = MappedWeights(folder / WEIGHTS, config, groups, checkpoint)
-    top = build_top(config.model, config.tasks, input_width(config)).eval()
+    top = build_top(config.model, config.tasks, config.input_width).eval()
     top.load_state_dict(mapped.top)
     refusal = _write_programs(folder, config, top, mapped)
     schema = _input_schema(run, config)

@@ -16,6 +16,7 @@ from configs.resume import compare
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
 from trainer.checkpoint_files import find
+from trainer.compare import Result, comparison, variant
 from trainer.data.checks import check_manifest
 from trainer.data.generate import generate
 from trainer.data.manifest import Manifest
@@ -51,6 +52,22 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> N
     _open(run, config, resume=resume, overwrite=overwrite, say=say)
     for part in (config.data.train, config.data.validation):
         _keep_manifest(run, config, part, must_exist=part == config.data.train)
+
+
+def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None, say: Say) -> tuple[str, dict[str, Any]]:
+    """The `compare` command: every top with every seed, each a run of its own below training.run_dir, one table."""
+    check_versions()
+    config = with_absolute_paths(config)
+    part = part or config.data.validation
+    variants = [variant(config, top, config.training.seed + seed) for top in tops for seed in range(seeds)]
+    for each in variants:
+        is_there = RunDirectory(each.training.run_dir).is_used
+        prepare_run(each, resume=is_there, overwrite=False, say=say)
+        _keep_manifest(RunDirectory(each.training.run_dir), each, part, must_exist=True)
+    first = RunDirectory(variants[0].training.run_dir)
+    tasks = _launch(_train_all, (variants, part), config, first, say)
+    results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
+    return comparison(results, part)
 
 
 def check_run(config: Config) -> str:
@@ -145,6 +162,19 @@ def _train(config: Config, worker: Worker) -> dict[str, Any]:
     from trainer.train import train
 
     return train(config, worker)
+
+
+def _train_all(argument: tuple[list[Config], str], worker: Worker) -> list[dict[str, Any]]:
+    """One run after the other on the same workers. A run that is finished, by an attempt before, is only measured."""
+    from trainer.measure import measure
+    from trainer.train import train
+
+    configs, part = argument
+    results = []
+    for config in configs:
+        train(config, worker)
+        results.append(measure(config, part, worker)["tasks"])
+    return results
 
 
 def _measure(argument: tuple[Config, str], worker: Worker) -> dict[str, Any]:

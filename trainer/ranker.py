@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from configs.schema import Config
 from trainer.data.batch import Batch
 
 
@@ -60,9 +59,3 @@ class Ranker(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:
         inputs = batch.dense if self.tables is None else self.join(self.tables(batch.sparse), batch.dense)
         return self.objective(self.top(inputs), batch.labels, batch.label_weights)
-
-
-def input_width(config: Config) -> int:
-    """D: widths of all sparse features' tables and of all dense features."""
-    sparse = sum(config.tables[feature.table].embedding_dim for feature in config.sparse_features.values())
-    return sparse + sum(feature.width for feature in config.dense_features.values())

@@ -14,7 +14,6 @@ from models.build import build_top
 from trainer.checkpoint import Checkpointer
 from trainer.data.manifest import Manifest
 from trainer.manifests import keep_manifest
-from trainer.ranker import input_width
 from trainer.run_directory import RunDirectory
 
 TASKS = {"click": {}, "watch": {"loss": "mse"}}
@@ -87,7 +86,7 @@ def save(config: Config, step: int = 7) -> None:
     if tables is not None:
         initialize_tables(tables, config)
         state |= {f"model/tables.{name}": value for name, value in tables.state_dict().items()}
-    top = build_top(config.model, config.tasks, input_width(config))
+    top = build_top(config.model, config.tasks, config.input_width)
     state |= {f"model/top.{name}": value for name, value in top.state_dict().items()}
     checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", CheckpointConfig(), {"fingerprint": "f"})
     checkpointer.save(state, step=step, epoch=1, epoch_step=3, blocking=True)

@@ -13,7 +13,6 @@ from tests.trainer.exported_runs import DENSE, SPARSE, make_run, rows, save
 from trainer.export import export
 from trainer.export_parity import ParityError, check_parity, generate_columns, largest_difference
 from trainer.export_weights import table_groups
-from trainer.ranker import input_width
 from trainer.serving.bundle import Bundle
 from trainer.serving.signature import COMPILED, checksum, read_signature
 
@@ -147,7 +146,7 @@ def test_refusals(tmp_path):
 def test_a_bundle_of_other_weights_is_refused(compiled):
     bundle, config = compiled
     mapped = {name: torch.ones(table.num_embeddings, table.embedding_dim) for name, table in config.tables.items()}
-    top = build_top(config.model, config.tasks, input_width(config)).eval()
+    top = build_top(config.model, config.tasks, config.input_width).eval()
     with pytest.raises(ParityError, match="trainer and bundle differ by"):
         check_parity(bundle, config, mapped, top)
 
