@@ -32,7 +32,7 @@ def test_what_will_be_repeated_is_dropped(tmp_path):
     assert [line["attempt"] for line in read_metrics(path)] == [3], "a run that begins again keeps nothing"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12), st.integers(0, 60)), max_size=5))
 def test_cut_anywhere_every_step_stands_once_and_in_order(tmp_path, attempts):
     """Each attempt logs some steps, is killed in the middle of a line, and the next goes on from a checkpoint."""
