@@ -108,6 +108,18 @@ def score(bundle: Path, files: list[Path], out: Path) -> None:
 
 
 @app.command()
+def serve(
+    bundle: Path,
+    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Answer HTTP requests with a BUNDLE: POST /predict, GET /health, GET /signature."""
+    from trainer.serving.server import serve as serve_bundle
+
+    serve_bundle(str(bundle), host, port)
+
+
+@app.command()
 def generate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the synthetic data of data.generate to data.root."""
     settings = _load(config, overrides)

@@ -1,4 +1,4 @@
-"""Several tops on the same data: which configs to train, and one table of what came out. Training is `jobs`' business."""
+"""Several tops on the same data: which configs to train, and one table of the results. Training is `jobs`' business."""
 
 import json
 import math

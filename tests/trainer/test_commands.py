@@ -117,3 +117,20 @@ def test_a_mistake_in_the_data_stops_all_ranks_with_one_message(run: Path, folde
     assert "part.parquet" in errors[0]
     assert "99" in errors[0]
     assert "Traceback" not in stopped
+
+
+def test_inspect_knows_runs_checkpoints_and_data(run: Path, folder: Path) -> None:
+    found = json.loads(call("inspect", run, "--json").stdout.splitlines()[-1])
+    assert found["kind"] == "run"
+    assert found["step"] == found["checkpoints"][0]["step"] == 80
+    found = json.loads(call("inspect", found["checkpoints"][0]["path"], "--json").stdout.splitlines()[-1])
+    assert (found["kind"], found["problems"]) == ("checkpoint", [])
+
+
+def test_compare_trains_every_top_with_every_seed(folder: Path) -> None:
+    paths = (f"data.root={folder / 'data'}", f"training.run_dir={folder / 'compare'}", "training.max_steps=5")
+    done = call("compare", QUICKSTART, *OPTIONS, *paths, "--tops", "mmoe,ple", "--seeds", "2", "--json")
+    values = json.loads(done.stdout.splitlines()[-1])
+    assert list(values["tops"]) == ["mmoe", "ple"]
+    assert len(values["tops"]["ple"]["tasks"]["click"]["auc"]["runs"]) == 2
+    assert "±" in done.stderr

@@ -1,0 +1,100 @@
+"""The `inspect` command: says what is at a path, a bundle, a checkpoint, a run, or else a folder of Parquet.
+
+What is in a data set is `trainer.data.inspect_data`'s to say.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from trainer.checkpoint_files import COMPLETE, Checkpoint, find, problems, read_complete
+from trainer.folder import Folder
+from trainer.run_directory import RunDirectory
+from trainer.serving.signature import SIGNATURE, read_signature
+
+GIB = 2**30
+
+
+def inspect(path: Path) -> tuple[str, dict[str, Any]]:
+    """Text for a reader, and the same as JSON values.
+
+    Raises:
+        UserError: there is nothing that this project wrote or reads.
+    """
+    if not path.exists() and "://" not in str(path):
+        raise UserError(f"{path} does not exist\ngive a data set, a run, a checkpoint or a bundle")
+    if (path / SIGNATURE).exists():
+        values = _bundle(path)
+    elif (path / COMPLETE).exists():
+        values = _checkpoint(read_complete(Folder(path)), check=True)
+    elif RunDirectory(path).is_used:
+        values = _run(RunDirectory(path))
+    else:
+        from trainer.data.inspect_data import inspect_data
+
+        return inspect_data(str(path))
+    return "\n".join(_lines(values)), values
+
+
+def _run(run: RunDirectory) -> dict[str, Any]:
+    complete, damaged = find(Folder(run.checkpoints))
+    lines = run.metrics.read_text().splitlines() if run.metrics.exists() else []
+    records = [json.loads(line) for line in lines]
+    last = {kind: next((r for r in reversed(records) if r["kind"] == kind), None) for kind in ("train", "eval")}
+    environment = json.loads(run.environment.read_text()) if run.environment.exists() else {}
+    return {
+        "kind": "run",
+        "path": str(run),
+        "started": environment.get("started"),
+        "attempts": len(list(run.logs.glob("attempt_*"))),
+        "step": last["train"]["step"] if last["train"] else 0,
+        "checkpoints": [_checkpoint(one, check=False) for one in complete],
+        "damaged_checkpoints": list(damaged.values()),
+        "last_evaluation": last["eval"],
+        "plan": run.plan_text.read_text() if run.plan_text.exists() else None,
+    }
+
+
+def _checkpoint(checkpoint: Checkpoint, *, check: bool) -> dict[str, Any]:
+    values = {
+        "kind": "checkpoint",
+        "path": str(checkpoint.folder),
+        **checkpoint.position._asdict(),
+        "workers": checkpoint.world_size,
+        "gib": round(checkpoint.size / GIB, 3),
+        "facts": checkpoint.facts,
+    }
+    if check:
+        values["problems"] = list(problems(checkpoint).values())
+    return values
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    signature = read_signature(path)
+    files = {name: file.size for name, file in signature.files.items()}
+    return {
+        "kind": "bundle",
+        "path": str(path),
+        "gib": round(sum(files.values()) / GIB, 3),
+        **signature.model_dump(
+            mode="json", include={"tasks", "columns", "compiled_for", "source", "parity", "versions"}
+        ),
+    }
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> list[str]:
+    """Keys and values one below the other, what is inside a value further in."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            for item in value:
+                lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+        elif isinstance(value, str) and "\n" in value:
+            lines += [f"{indent}{key}:", *(f"{indent}  {line}" for line in value.splitlines())]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            lines.append(f"{indent}{key}: {shown}")
+    return lines
