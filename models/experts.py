@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig
 from models.gates import GateWeights
-from models.parallel import ParallelMLP
+from models.parallel import ParallelMLP, WideLinear
 
 ReduceSum = Callable[[Tensor], Tensor]
 
@@ -32,16 +32,18 @@ class MixtureOfExperts(nn.Module):
             num_gates, (*model.gate_layers, model.num_experts), model.activation, activate_output=False
         )
         self.gate_weights = GateWeights(model)
-        residual = model.num_experts * self.output_dim if model.residual else 0
-        self.first_widths = [self.experts.first_width, self.gates.first_width, residual]
-        self.first = nn.Linear(input_dim, sum(self.first_widths))
+        families = [self.experts.first_layer, self.gates.first_layer]
+        self.residual = model.residual
+        if model.residual:
+            families.append((self.num_experts, self.output_dim))
+        self.first = WideLinear(input_dim, families)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        expert_columns, gate_columns, residual = self.first(x).split(self.first_widths, dim=1)
-        experts = self.experts.from_shared_input(expert_columns)
-        if self.first_widths[2]:
-            experts = experts + residual.unflatten(1, (self.num_experts, self.output_dim)).transpose(0, 1)
-        gates = self.gate_weights(self.gates.from_shared_input(gate_columns).transpose(0, 1))
+        columns = self.first(x)
+        experts = self.experts.to_rows(columns[0])
+        gates = self.gate_weights(self.gates(columns[1]))
+        if self.residual:
+            experts = experts + columns[2].transpose(1, 2)
         return mix(gates, experts), gates
 
 

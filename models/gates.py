@@ -1,6 +1,6 @@
 """From gate logits to gate weights: the softmax, and the training options that keep experts alive.
 
-Shapes: B batch, G gates, E experts; the gate dimension may be anything before the last.
+Shapes: B batch, G gates, E experts.
 """
 
 import torch
@@ -10,7 +10,7 @@ from configs.schema import ModelConfig
 
 
 class GateWeights(nn.Module):
-    """Softmax over experts: logits [..., E] -> weights [..., E] that sum to one.
+    """Softmax over experts: logits [G, E, B] -> weights [B, G, E] that sum to one.
 
     In training only, against polarization (a gate that settles on one expert and starves the others):
     noise, added to the logits as in Shazeer et al. 2017, "Outrageously Large Neural Networks" (without its top-k);
@@ -27,9 +27,9 @@ class GateWeights(nn.Module):
             logits = logits + self.noise * torch.randn_like(logits)
         if self.training and self.dropout:
             hidden = torch.rand_like(logits) < self.dropout
-            hidden = hidden & ~hidden.all(dim=-1, keepdim=True)
+            hidden = hidden & ~hidden.all(dim=1, keepdim=True)
             logits = logits.masked_fill(hidden, float("-inf"))
-        return torch.softmax(logits, dim=-1)
+        return torch.softmax(logits, dim=1).permute(2, 0, 1)
 
     def extra_repr(self) -> str:
         return f"noise={self.noise}, dropout={self.dropout}"

@@ -1,17 +1,21 @@
-"""Many small networks of one shape, computed together: a batched linear layer and a stack of them.
+"""Many small networks of one shape, computed together: batched linear layers and stacks of them.
 
-The first layer of such a stack belongs to the caller (experts, towers, tops), which can often compute it for several
-stacks as one wide product. What the stacks mean is the caller's business too.
+Between layers a network's values are *columns* [N, W, B], a row of the batch being a column: all networks' first
+layers are then one product `weight @ x.T` whose parts need no copying, nor do the products after it. Where a row's
+values must lie side by side (mixing, towers) they are *rows* [N, B, W]. What the networks mean is for the callers.
 
-Shapes: N networks, B batch.
+Shapes: N networks, B batch, W width of a layer, D input width.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from models.wide import wide_product
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -27,14 +31,32 @@ def activation(name: str) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+class WideLinear(nn.Linear):
+    """First layers of several families of networks over one input, as one product.
+
+    x [B, D] -> a tensor of columns [N, W, B] for each (N, W) of `families`.
+    """
+
+    def __init__(self, input_dim: int, families: Sequence[tuple[int, int]]) -> None:
+        super().__init__(input_dim, sum(count * width for count, width in families))
+        self.families = list(families)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        parts = wide_product(x, self.weight, self.bias).split([count * width for count, width in self.families])
+        return [parts[index].unflatten(0, family) for index, family in enumerate(self.families)]
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {' + '.join(f'{count} x {width}' for count, width in self.families)}"
+
+
 class ParallelLinear(nn.Module):
-    """N independent linear layers as one product: x [N, B, in] -> [N, B, out]."""
+    """N independent linear layers as one product: columns [N, in, B] -> columns [N, out, B]."""
 
     def __init__(self, count: int, in_features: int, out_features: int) -> None:
         super().__init__()
         self.count, self.in_features, self.out_features = count, in_features, out_features
-        self.weight = nn.Parameter(torch.empty(count, in_features, out_features))
-        self.bias = nn.Parameter(torch.empty(count, 1, out_features))
+        self.weight = nn.Parameter(torch.empty(count, out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(count, out_features))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -43,18 +65,54 @@ class ParallelLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+    def forward(self, columns: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, columns)
+
+    def to_rows(self, columns: Tensor) -> Tensor:
+        """Columns [N, in, B] -> rows [N, B, out]."""
+        return self._transposing(columns, to_rows=True)
+
+    def to_columns(self, rows: Tensor) -> Tensor:
+        """Rows [N, B, in] -> columns [N, out, B]."""
+        return self._transposing(rows, to_rows=False)
+
+    def _transposing(self, x: Tensor, *, to_rows: bool) -> Tensor:
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return _TransposingLinear.apply(x, weight, bias, to_rows)  # pyright: ignore[reportReturnType]
 
     def extra_repr(self) -> str:
         return f"{self.count} x ({self.in_features} -> {self.out_features})"
 
 
-class ParallelMLP(nn.Module):
-    """N multi-layer networks behind their first layer: h [N, B, widths[0]] -> [N, B, widths[-1]].
+class _TransposingLinear(torch.autograd.Function):
+    """Linear layers between columns and rows, whose gradients come in the layout of their input.
 
-    `h` is what the first linear layer returned, before its activation. With `activate_output` the last layer ends in
-    activation and dropout as the hidden ones do.
+    Autograd alone would give them in the other layout, and every product and activation behind would copy them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, to_rows: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.to_rows = to_rows
+        if to_rows:
+            return torch.baddbmm(bias.unsqueeze(1), x.transpose(1, 2), weight.transpose(1, 2))
+        return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.to(x.dtype)
+        other = grad.transpose(1, 2)
+        if ctx.to_rows:
+            return weight.transpose(1, 2) @ other, other @ x.transpose(1, 2), grad.sum(dim=1), None
+        return other @ weight, grad @ x, grad.sum(dim=2), None
+
+
+class ParallelMLP(nn.Module):
+    """N multi-layer networks behind their first layer: columns [N, widths[0], B] -> columns [N, widths[-1], B].
+
+    The input is what the first linear layer returned, before its activation. With `activate_output` the last layer
+    ends in activation and dropout as the hidden ones do.
     """
 
     def __init__(
@@ -67,15 +125,25 @@ class ParallelMLP(nn.Module):
         self.layers = nn.ModuleList(ParallelLinear(count, *pair) for pair in itertools.pairwise(widths))
 
     @property
-    def first_width(self) -> int:
-        """Columns of the caller's first layer that belong to all N networks together."""
-        return self.count * self.widths[0]
+    def first_layer(self) -> tuple[int, int]:
+        """(N, widths[0]): the share of these networks in a WideLinear."""
+        return self.count, self.widths[0]
 
-    def from_shared_input(self, columns: Tensor) -> Tensor:
-        """As forward, from columns [B, N * widths[0]] of one wide linear layer over an input that all N share."""
-        return self(columns.unflatten(1, (self.count, self.widths[0])).transpose(0, 1))
-
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, columns: Tensor) -> Tensor:
         for layer in self.layers:
-            h = layer(self.dropout(self.activation(h)))
-        return self.dropout(self.activation(h)) if self.activate_output else h
+            columns = layer(self._activate(columns))
+        return self._activate(columns) if self.activate_output else columns
+
+    def to_rows(self, columns: Tensor) -> Tensor:
+        """As forward, but rows [N, B, widths[-1]]."""
+        rows = columns.transpose(1, 2)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, ParallelLinear)
+            if index < len(self.layers) - 1:
+                columns = layer(self._activate(columns))
+            else:
+                rows = layer.to_rows(self._activate(columns))
+        return self._activate(rows) if self.activate_output else rows
+
+    def _activate(self, x: Tensor) -> Tensor:
+        return self.dropout(self.activation(x))

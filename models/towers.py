@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
 from models.grouping import Grouping
-from models.parallel import ParallelLinear, ParallelMLP
+from models.parallel import ParallelLinear, ParallelMLP, WideLinear
 
 
 class Towers(nn.Module):
-    """Logits [B, T] from one input for every task [T, B, H], or, with `shared_input`, from one for all [B, H]."""
+    """Logits [B, T] from rows for every task [T, B, H], or, with `shared_input`, from one input for all [B, H]."""
 
     def __init__(
         self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, *, shared_input: bool = False
@@ -32,26 +32,25 @@ class Towers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inputs = [x] * len(self.groups) if self.shared_input else self.grouping.split(x, dim=0)
         logits = [group(h) for group, h in zip(self.groups, inputs, strict=True)]
-        return self.grouping.join(logits, dim=0).squeeze(2).transpose(0, 1)
+        return self.grouping.join(logits, dim=0).squeeze(1).t()
 
 
 class TowerGroup(nn.Module):
-    """N towers of equal widths: x [N, B, H], or [B, H] with `shared_input`, -> logits [N, B, 1]."""
+    """N towers of equal widths: rows [N, B, H], or one input [B, H] with `shared_input`, -> logits [N, 1, B]."""
 
     def __init__(
         self, model: ModelConfig, count: int, input_dim: int, hidden: tuple[int, ...], *, shared_input: bool
     ) -> None:
         super().__init__()
         self.rest = ParallelMLP(count, (*hidden, 1), model.activation, model.dropout, activate_output=False)
-        self.shared_input = shared_input
         if shared_input:
-            self.first = nn.Linear(input_dim, self.rest.first_width)
+            self.first = WideLinear(input_dim, [self.rest.first_layer])
         else:
             self.first = ParallelLinear(count, input_dim, self.rest.widths[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
-        return self.rest.from_shared_input(h) if self.shared_input else self.rest(h)
+        columns = self.first(x)[0] if isinstance(self.first, WideLinear) else self.first.to_columns(x)
+        return self.rest(columns)
 
 
 def _hidden(model: ModelConfig, task: TaskConfig) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ Shapes: B batch, T tasks, K experts of a task, S shared experts, E = T * K + S, 
 A stream is what a task, or all tasks together, pass from level to level.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig, TaskConfig
 from models.experts import mix
 from models.gates import GateWeights
-from models.parallel import ParallelLinear, ParallelMLP
+from models.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.towers import Towers
 
 
@@ -45,7 +45,7 @@ class PLE(nn.Module):
 
 
 class Level(nn.Module):
-    """One CGC: streams [T + 1, B, D], the shared one last -> (streams [T + 1, B, H], gates [B, T + 1, E]).
+    """One CGC: rows of the streams [T + 1, B, D], the shared one last -> (rows [T + 1, B, H], gates [B, T + 1, E]).
 
     The first level takes one x [B, D] for all streams (`same_input`); the last has no shared stream to pass on.
     """
@@ -53,68 +53,75 @@ class Level(nn.Module):
     def __init__(self, model: ModelConfig, num_tasks: int, input_dim: int, *, same_input: bool, is_last: bool) -> None:
         super().__init__()
         shared, own = model.num_experts, model.num_task_experts
-        self.num_tasks, self.num_own, self.same_input, self.is_last = num_tasks, own, same_input, is_last
+        self.num_tasks, self.num_own, self.same_input = num_tasks, own, same_input
         self.task = Streams(model, num_tasks, num_experts=own, num_reached=own + shared)
         self.shared = Streams(model, 1, num_experts=shared, num_reached=0 if is_last else num_tasks * own + shared)
         self.gate_weights = GateWeights(model)
+        families = [*self.task.families, *self.shared.families]
         if same_input:
-            self.first = nn.Linear(input_dim, num_tasks * self.task.width + self.shared.width)
+            self.first = WideLinear(input_dim, families)
         else:
-            self.first_of_tasks = ParallelLinear(num_tasks, input_dim, self.task.width)
-            self.first_of_shared = ParallelLinear(1, input_dim, self.shared.width)
+            counts = [num_tasks] * len(self.task.families) + [1] * len(self.shared.families)
+            self.first = nn.ModuleList(
+                ParallelLinear(streams, input_dim, count // streams * width)
+                for streams, (count, width) in zip(counts, families, strict=True)
+            )
 
     def forward(self, streams: Tensor) -> tuple[Tensor, Tensor]:
-        task_columns, shared_columns = self._first_layer(streams)
-        task_experts, task_logits = self.task(task_columns)
-        shared_experts, shared_logits = self.shared(shared_columns)
+        columns = self._first_layer(streams)
+        task_families = len(self.task.families)
+        task_experts, task_logits = self.task(columns[:task_families])
+        shared_experts, shared_logits = self.shared(columns[task_families:])
         gates = self._task_gates(task_logits)
-        if not self.is_last:
-            gates = torch.cat([gates, self.gate_weights(shared_logits.transpose(0, 1))], dim=1)
+        if shared_logits is not None:
+            gates = torch.cat([gates, self.gate_weights(shared_logits)], dim=1)
         return mix(gates, torch.cat([task_experts, shared_experts])), gates
 
-    def _first_layer(self, streams: Tensor) -> tuple[Tensor, Tensor]:
-        """The first layer of everything in this level: columns [T, B, width] of the tasks, [1, B, width] shared."""
-        if not self.same_input:
-            tasks, shared = streams.split([self.num_tasks, 1])
-            return self.first_of_tasks(tasks), self.first_of_shared(shared)
-        tasks, shared = self.first(streams).split([self.num_tasks * self.task.width, self.shared.width], dim=1)
-        return tasks.unflatten(1, (self.num_tasks, self.task.width)).transpose(0, 1), shared.unsqueeze(0)
+    def _first_layer(self, streams: Tensor) -> Sequence[Tensor]:
+        """Columns of every family: the tasks', then the shared stream's."""
+        if isinstance(self.first, WideLinear):
+            return self.first(streams)
+        columns = streams.transpose(1, 2)
+        inputs = columns[: self.num_tasks], columns[self.num_tasks :]
+        families = [*self.task.families, *self.shared.families]
+        return [
+            layer(inputs[index >= len(self.task.families)]).view(*family, -1)
+            for index, (layer, family) in enumerate(zip(self.first, families, strict=True))
+        ]
 
     def _task_gates(self, logits: Tensor) -> Tensor:
-        """Logits [T, B, K + S] -> weights [B, T, E], zero at the other tasks' experts."""
-        weights = self.gate_weights(logits.transpose(0, 1))
+        """Logits [T, K + S, B] -> weights [B, T, E], zero at the other tasks' experts."""
+        weights = self.gate_weights(logits)
         own = torch.diag_embed(weights[..., : self.num_own].transpose(1, 2), dim1=1, dim2=2)  # [B, T, T, K]
         return torch.cat([own.flatten(2), weights[..., self.num_own :]], dim=2)
 
 
 class Streams(nn.Module):
-    """Experts and gate of N streams of a kind, behind their first layer.
+    """Experts and gates of N streams of a kind, behind their first layers.
 
-    columns [N, B, width] -> (experts [N * num_experts, B, H], gate logits [N, B, num_reached]).
+    Columns of each of `families` -> (rows of experts [N * num_experts, B, H], gate logits [N, num_reached, B]); without
+    a gate (`num_reached` is 0) no logits.
     """
 
     def __init__(self, model: ModelConfig, count: int, *, num_experts: int, num_reached: int) -> None:
         super().__init__()
-        self.num_experts, output_dim = num_experts, model.expert_layers[-1]
         self.experts = ParallelMLP(
             count * num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True
         )
-        gate_widths = (*model.gate_layers, num_reached) if num_reached else (0,)
-        self.gates = ParallelMLP(count, gate_widths, model.activation, activate_output=False)
-        residual = num_experts * output_dim if model.residual else 0
-        self.widths = [num_experts * model.expert_layers[0], gate_widths[0], residual]
-        self.width = sum(self.widths)
+        self.families = [self.experts.first_layer]
+        self.residual = model.residual
+        if model.residual:
+            self.families.append((count * num_experts, model.expert_layers[-1]))
+        self.gates = None
+        if num_reached:
+            self.gates = ParallelMLP(count, (*model.gate_layers, num_reached), model.activation, activate_output=False)
+            self.families.append(self.gates.first_layer)
 
-    def forward(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        expert_columns, gate_columns, residual = columns.split(self.widths, dim=2)
-        experts = self.experts(self._by_expert(expert_columns))
-        if self.widths[2]:
-            experts = experts + self._by_expert(residual)
-        return experts, self.gates(gate_columns)
-
-    def _by_expert(self, columns: Tensor) -> Tensor:
-        """[N, B, num_experts * W] -> [N * num_experts, B, W]."""
-        return columns.unflatten(2, (self.num_experts, -1)).transpose(1, 2).flatten(0, 1)
+    def forward(self, columns: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        experts = self.experts.to_rows(columns[0])
+        if self.residual:
+            experts = experts + columns[1].transpose(1, 2)
+        return experts, None if self.gates is None else self.gates(columns[-1])
 
 
 build = PLE

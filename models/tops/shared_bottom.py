@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
-from models.parallel import ParallelMLP
+from models.parallel import ParallelMLP, WideLinear
 from models.towers import Towers
 
 
@@ -19,13 +19,13 @@ class SharedBottom(nn.Module):
         super().__init__()
         widths = model.bottom_layers or model.expert_layers
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
-        self.first = nn.Linear(input_dim, widths[0])
         self.bottom = ParallelMLP(1, widths, model.activation, model.dropout, activate_output=True)
+        self.first = WideLinear(input_dim, [self.bottom.first_layer])
         self.towers = Towers(model, tasks, widths[-1], shared_input=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        bottom = self.bottom.from_shared_input(self.first(self.normalization(x)))
-        return self.towers(bottom.squeeze(0)), {}
+        columns = self.first(self.normalization(x))[0]
+        return self.towers(self.bottom(columns).squeeze(0).t()), {}
 
 
 build = SharedBottom

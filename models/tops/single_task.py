@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
-from models.parallel import ParallelMLP
+from models.parallel import ParallelMLP, WideLinear
 from models.towers import Towers
 
 
@@ -20,11 +20,12 @@ class SingleTask(nn.Module):
         widths = model.bottom_layers or model.expert_layers
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
         self.bottoms = ParallelMLP(len(tasks), widths, model.activation, model.dropout, activate_output=True)
-        self.first = nn.Linear(input_dim, self.bottoms.first_width)
+        self.first = WideLinear(input_dim, [self.bottoms.first_layer])
         self.towers = Towers(model, tasks, widths[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.towers(self.bottoms.from_shared_input(self.first(self.normalization(x)))), {}
+        columns = self.first(self.normalization(x))[0]
+        return self.towers(self.bottoms.to_rows(columns)), {}
 
 
 build = SingleTask

@@ -6,11 +6,11 @@ The yardstick of the batched computation, for any precision. ReLU only, without 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from models.experts import MixtureOfExperts
-from models.parallel import ParallelLinear, ParallelMLP
+from models.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.tops.mmoe import MMoE
 from models.tops.moe import MoE
 from models.tops.ple import PLE, Level, Streams
@@ -24,42 +24,39 @@ def mlp(stack: ParallelMLP, index: int, first: Tensor) -> Tensor:
     h = first
     for layer in stack.layers:
         assert isinstance(layer, ParallelLinear)
-        h = linear(relu(h), layer.weight[index].T, layer.bias[index, 0])
+        h = linear(relu(h), layer.weight[index], layer.bias[index])
     return relu(h) if stack.activate_output else h
 
 
-def first_layers(layer: torch.nn.Module, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """One linear layer for every entry of widths, with its own rows of a wide one."""
-    assert isinstance(layer, torch.nn.Linear)
-    weights, biases = layer.weight.split(list(widths)), layer.bias.split(list(widths))
-    return [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+def first_layers(layer: WideLinear, x: Tensor) -> list[list[Tensor]]:
+    """[family][network]: one linear layer each, with its own rows of the wide one."""
+    widths = [width for count, width in layer.families for _ in range(count)]
+    weights, biases = layer.weight.split(widths), layer.bias.split(widths)
+    outputs = iter([linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)])
+    return [[next(outputs) for _ in range(count)] for count, _ in layer.families]
 
 
 def towers(module: Towers, inputs: Sequence[Tensor]) -> Tensor:
     logits: dict[int, Tensor] = {}
     for members, group in zip(module.grouping.groups, module.groups, strict=True):
         assert isinstance(group, TowerGroup)
-        first, rest = group.first, group.rest
         for index, task in enumerate(members):
-            if isinstance(first, ParallelLinear):
-                h = linear(inputs[task], first.weight[index].T, first.bias[index, 0])
+            if isinstance(group.first, WideLinear):
+                h = first_layers(group.first, inputs[task])[0][index]
             else:
-                h = first_layers(first, inputs[task], [rest.widths[0]] * rest.count)[index]
-            logits[task] = mlp(rest, index, h)[:, 0]
+                h = linear(inputs[task], group.first.weight[index], group.first.bias[index])
+            logits[task] = mlp(group.rest, index, h)[:, 0]
     return torch.stack([logits[task] for task in range(len(logits))], dim=1)
 
 
-def mixture(module: MixtureOfExperts, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """(each gate's mixture [B, H], its weights [B, E])."""
-    experts, gates, residual = module.experts, module.gates, module.first_widths[2] > 0
-    widths = [experts.widths[0]] * experts.count + [gates.widths[0]] * gates.count
-    columns = first_layers(module.first, x, widths + [module.output_dim] * (experts.count if residual else 0))
-    outputs = [mlp(experts, e, columns[e]) for e in range(experts.count)]
-    if residual:
-        outputs = [out + columns[e - experts.count] for e, out in enumerate(outputs)]
-    weights = [torch.softmax(mlp(gates, g, columns[experts.count + g]), dim=1) for g in range(gates.count)]
-    mixed = [sum_of(outputs, weight) for weight in weights]
-    return mixed, weights
+def mixture(module: MixtureOfExperts, x: Tensor) -> list[Tensor]:
+    """Each gate's mixture [B, H]."""
+    experts, gates, *residual = first_layers(module.first, x)
+    outputs = [mlp(module.experts, e, h) for e, h in enumerate(experts)]
+    for projections in residual:
+        outputs = [out + projection for out, projection in zip(outputs, projections, strict=True)]
+    weights = [torch.softmax(mlp(module.gates, g, h), dim=1) for g, h in enumerate(gates)]
+    return [sum_of(outputs, weight) for weight in weights]
 
 
 def sum_of(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -69,44 +66,51 @@ def sum_of(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
     return total
 
 
-def streams(module: Streams, index: int, columns: Tensor) -> tuple[list[Tensor], Tensor]:
-    """(the experts of stream `index`, its gate's logits) from its columns [B, width]."""
-    parts, gate, residual = columns.split(module.widths, dim=1)
-    k = module.num_experts
-    outputs = [mlp(module.experts, index * k + e, part) for e, part in enumerate(parts.chunk(k, dim=1))]
-    if module.widths[2]:
-        outputs = [out + part for out, part in zip(outputs, residual.chunk(k, dim=1), strict=True)]
-    return outputs, mlp(module.gates, index, gate)
+def experts_of(module: Streams, columns: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    outputs = [mlp(module.experts, e, h) for e, h in enumerate(columns[0])]
+    if module.residual:
+        outputs = [out + projection for out, projection in zip(outputs, columns[1], strict=True)]
+    return outputs
+
+
+def level_columns(module: Level, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+    if isinstance(module.first, WideLinear):
+        return first_layers(module.first, inputs[0])
+    columns = []
+    for layer, (count, width) in zip(module.first, [*module.task.families, *module.shared.families], strict=True):
+        assert isinstance(layer, ParallelLinear)
+        streams = inputs[: module.num_tasks] if layer.count == module.num_tasks else inputs[-1:]
+        outputs = [linear(x, w, b) for x, w, b in zip(streams, layer.weight, layer.bias, strict=True)]
+        columns.append([part for output in outputs for part in output.split(width, dim=1)])
+        assert len(columns[-1]) == count
+    return columns
 
 
 def level(module: Level, inputs: Sequence[Tensor]) -> list[Tensor]:
-    num_tasks = module.num_tasks
-    if module.same_input:
-        widths = [module.task.width] * num_tasks + [module.shared.width]
-        columns = first_layers(module.first, inputs[0], widths)
-    else:
-        layers = [(module.first_of_tasks, t) for t in range(num_tasks)] + [(module.first_of_shared, 0)]
-        columns = [linear(x, f.weight[i].T, f.bias[i, 0]) for x, (f, i) in zip(inputs, layers, strict=True)]
-    shared, shared_logits = streams(module.shared, 0, columns[-1])
-    own, logits = zip(*(streams(module.task, t, columns[t]) for t in range(num_tasks)), strict=True)
-    mixed = [sum_of([*own[t], *shared], torch.softmax(logits[t], dim=1)) for t in range(num_tasks)]
-    if not module.is_last:
-        every = [expert for experts in own for expert in experts]
-        mixed.append(sum_of([*every, *shared], torch.softmax(shared_logits, dim=1)))
+    columns = level_columns(module, inputs)
+    of_tasks, of_shared = columns[: len(module.task.families)], columns[len(module.task.families) :]
+    own, shared = experts_of(module.task, of_tasks), experts_of(module.shared, of_shared)
+    k = module.num_own
+    assert module.task.gates is not None
+    mixed = []
+    for task in range(module.num_tasks):
+        weights = torch.softmax(mlp(module.task.gates, task, of_tasks[-1][task]), dim=1)
+        mixed.append(sum_of([*own[task * k : (task + 1) * k], *shared], weights))
+    if module.shared.gates is not None:
+        mixed.append(sum_of([*own, *shared], torch.softmax(mlp(module.shared.gates, 0, of_shared[-1][0]), dim=1)))
     return mixed
 
 
-def logits(top: torch.nn.Module, x: Tensor) -> Tensor:
+def logits(top: nn.Module, x: Tensor) -> Tensor:
     """What top(x)[0] should be."""
     if isinstance(top, MMoE):
-        return towers(top.towers, mixture(top.mixture, x)[0])
+        return towers(top.towers, mixture(top.mixture, x))
     if isinstance(top, MoE):
-        return towers(top.towers, mixture(top.mixture, x)[0] * top.towers.num_tasks)
+        return towers(top.towers, mixture(top.mixture, x) * top.towers.num_tasks)
     if isinstance(top, SharedBottom):
-        return towers(top.towers, [mlp(top.bottom, 0, top.first(x))] * top.towers.num_tasks)
+        return towers(top.towers, [mlp(top.bottom, 0, first_layers(top.first, x)[0][0])] * top.towers.num_tasks)
     if isinstance(top, SingleTask):
-        columns = first_layers(top.first, x, [top.bottoms.widths[0]] * top.bottoms.count)
-        return towers(top.towers, [mlp(top.bottoms, t, h) for t, h in enumerate(columns)])
+        return towers(top.towers, [mlp(top.bottoms, t, h) for t, h in enumerate(first_layers(top.first, x)[0])])
     assert isinstance(top, PLE)
     h = [x] * (top.towers.num_tasks + 1)
     for module in top.levels:

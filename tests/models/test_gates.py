@@ -5,12 +5,13 @@ import torch
 from configs.schema import ModelConfig
 from models.gates import GateWeights
 
-LOGITS = torch.randn(4000, 2, 4, generator=torch.Generator().manual_seed(0))
+LOGITS = torch.randn(2, 4, 4000, generator=torch.Generator().manual_seed(0))  # [gates, experts, batch]
+WEIGHTS = LOGITS.softmax(dim=1).permute(2, 0, 1)
 
 
 def test_evaluation_is_a_plain_softmax():
     gate = GateWeights(ModelConfig(gate_dropout=0.5, gate_noise=1.0)).eval()
-    assert torch.equal(gate(LOGITS), LOGITS.softmax(dim=-1))
+    assert torch.equal(gate(LOGITS), WEIGHTS)
 
 
 def test_dropout_hides_the_share_of_experts_and_rescales_the_rest():
@@ -20,7 +21,7 @@ def test_dropout_hides_the_share_of_experts_and_rescales_the_rest():
     hidden = weights == 0
     # Rows whose four experts would all be hidden (0.3^4 = 0.8%) keep them.
     assert abs(hidden.float().mean().item() - (0.3 - 0.3**4)) < 0.01
-    kept = LOGITS.softmax(dim=-1).masked_fill(hidden, 0.0)
+    kept = WEIGHTS.masked_fill(hidden, 0.0)
     torch.testing.assert_close(weights, kept / kept.sum(dim=-1, keepdim=True))
 
 
@@ -33,5 +34,5 @@ def test_extreme_dropout_still_gives_distributions():
 def test_noise_has_the_standard_deviation_it_is_given():
     torch.manual_seed(0)
     noisy = GateWeights(ModelConfig(gate_noise=0.5))(LOGITS).log()
-    ratio = (noisy[..., 0] - noisy[..., 1]) - (LOGITS[..., 0] - LOGITS[..., 1])
+    ratio = (noisy[..., 0] - noisy[..., 1]) - (LOGITS[:, 0] - LOGITS[:, 1]).T
     assert abs(ratio.std().item() - 0.5 * 2**0.5) < 0.02
