@@ -1,20 +1,28 @@
 """Runs of many shapes become bundles that score as the trainer does, or nothing is written."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
+from embeddings.features import FeatureTransforms
+from embeddings.kjt import to_kjt
 from models.build import build_top
 from tests.trainer.exported_runs import DENSE, SPARSE, make_run, rows, save
+from trainer.build import build
+from trainer.checkpoint import Checkpointer
+from trainer.data.batch import Batch
 from trainer.export import export
 from trainer.export_parity import ParityError, check_parity, generate_columns, largest_difference
 from trainer.export_weights import table_groups
 from trainer.serving.bundle import Bundle
 from trainer.serving.signature import COMPILED, checksum, read_signature
+from trainer.state import training_state
 
 
 @pytest.fixture
@@ -127,6 +135,32 @@ def test_run_without_its_data_is_exported(tmp_path):
     config = make_run(tmp_path)
     (tmp_path / "data" / "validation" / "part-0.parquet").unlink()
     assert read_signature(export(config.training.run_dir)).parity.data_rows == 0
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_bundle_scores_as_the_sharded_trainer(tmp_path):
+    config = make_run(tmp_path)
+    table = rows(64)
+    columns = FeatureTransforms(config.features, config.tables)(table, "rows")
+    unlabelled = torch.zeros(64, 2)
+    batch = Batch(
+        to_kjt(list(columns.sparse), columns.sparse), torch.from_numpy(columns.dense), *[unlabelled] * 2, (0, 0)
+    )
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        built = build(config, torch.device("cpu"), 1, None)
+        checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", config.checkpoint, {})
+        state = training_state(built.model, built.optimizer)
+        checkpointer.save(state, step=8, epoch=1, epoch_step=4, blocking=True)
+        checkpointer.close()
+        built.model.eval()
+        with torch.no_grad():
+            _, outputs = built.model(batch)
+    finally:
+        dist.destroy_process_group()
+    bundle = Bundle(export(config.training.run_dir))
+    assert bundle.signature.source.step == 8
+    np.testing.assert_allclose(bundle.predict(table), outputs.predictions.numpy(), atol=1e-6)
 
 
 def test_refusals(tmp_path):
