@@ -32,18 +32,18 @@ class MixtureOfExperts(nn.Module):
             num_gates, (*model.gate_layers, model.num_experts), model.activation, activate_output=False
         )
         self.gate_weights = GateWeights(model)
-        families = [self.experts.first_layer, self.gates.first_layer]
+        families = {"experts": self.experts.first_layer, "gates": self.gates.first_layer}
         self.residual = model.residual
         if model.residual:
-            families.append((self.num_experts, self.output_dim))
+            families["residuals"] = (self.num_experts, self.output_dim)
         self.first = WideLinear(input_dim, families)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         columns = self.first(x)
-        experts = self.experts.to_rows(columns[0])
-        gates = self.gate_weights(self.gates(columns[1]))
+        experts = self.experts.to_rows(columns["experts"])
+        gates = self.gate_weights(self.gates(columns["gates"]))
         if self.residual:
-            experts = experts + columns[2].transpose(1, 2)
+            experts = experts + columns["residuals"].transpose(1, 2)
         return mix(gates, experts), gates
 
 

@@ -9,7 +9,7 @@ Shapes: N networks, B batch, W width of a layer, D input width.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,19 +34,21 @@ def activation(name: str) -> nn.Module:
 class WideLinear(nn.Linear):
     """First layers of several families of networks over one input, as one product.
 
-    x [B, D] -> a tensor of columns [N, W, B] for each (N, W) of `families`.
+    x [B, D] -> a tensor of columns [N, W, B] for each (N, W) of `families`, by the family's name.
     """
 
-    def __init__(self, input_dim: int, families: Sequence[tuple[int, int]]) -> None:
-        super().__init__(input_dim, sum(count * width for count, width in families))
-        self.families = list(families)
+    def __init__(self, input_dim: int, families: Mapping[str, tuple[int, int]]) -> None:
+        super().__init__(input_dim, sum(count * width for count, width in families.values()))
+        self.families = dict(families)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        parts = wide_product(x, self.weight, self.bias).split([count * width for count, width in self.families])
-        return [parts[index].unflatten(0, family) for index, family in enumerate(self.families)]
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        sizes = [count * width for count, width in self.families.values()]
+        parts = wide_product(x, self.weight, self.bias).split(sizes)
+        return {name: parts[index].unflatten(0, self.families[name]) for index, name in enumerate(self.families)}
 
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {' + '.join(f'{count} x {width}' for count, width in self.families)}"
+        parts = [f"{count} x {width} {name}" for name, (count, width) in self.families.items()]
+        return f"{self.in_features} -> {', '.join(parts)}"
 
 
 class ParallelLinear(nn.Module):

@@ -44,12 +44,12 @@ class TowerGroup(nn.Module):
         super().__init__()
         self.rest = ParallelMLP(count, (*hidden, 1), model.activation, model.dropout, activate_output=False)
         if shared_input:
-            self.first = WideLinear(input_dim, [self.rest.first_layer])
+            self.first = WideLinear(input_dim, {"towers": self.rest.first_layer})
         else:
             self.first = ParallelLinear(count, input_dim, self.rest.widths[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = self.first(x)[0] if isinstance(self.first, WideLinear) else self.first.to_columns(x)
+        columns = self.first(x)["towers"] if isinstance(self.first, WideLinear) else self.first.to_columns(x)
         return self.rest(columns)
 
 

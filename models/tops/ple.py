@@ -8,7 +8,7 @@ Shapes: B batch, T tasks, K experts of a task, S shared experts, E = T * K + S, 
 A stream is what a task, or all tasks together, pass from level to level.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -54,40 +54,34 @@ class Level(nn.Module):
         super().__init__()
         shared, own = model.num_experts, model.num_task_experts
         self.num_tasks, self.num_own, self.same_input = num_tasks, own, same_input
-        self.task = Streams(model, num_tasks, num_experts=own, num_reached=own + shared)
-        self.shared = Streams(model, 1, num_experts=shared, num_reached=0 if is_last else num_tasks * own + shared)
+        self.task = Streams(model, "task", num_tasks, num_experts=own, num_reached=own + shared)
+        reached = 0 if is_last else num_tasks * own + shared
+        self.shared = Streams(model, "shared", 1, num_experts=shared, num_reached=reached)
         self.gate_weights = GateWeights(model)
-        families = [*self.task.families, *self.shared.families]
         if same_input:
-            self.first = WideLinear(input_dim, families)
+            self.first = WideLinear(input_dim, {**self.task.families, **self.shared.families})
         else:
-            counts = [num_tasks] * len(self.task.families) + [1] * len(self.shared.families)
-            self.first = nn.ModuleList(
-                ParallelLinear(streams, input_dim, count // streams * width)
-                for streams, (count, width) in zip(counts, families, strict=True)
-            )
+            self.first = nn.ModuleDict({**self.task.first_layers(input_dim), **self.shared.first_layers(input_dim)})
 
     def forward(self, streams: Tensor) -> tuple[Tensor, Tensor]:
-        columns = self._first_layer(streams)
-        task_families = len(self.task.families)
-        task_experts, task_logits = self.task(columns[:task_families])
-        shared_experts, shared_logits = self.shared(columns[task_families:])
+        columns = self.first(streams) if isinstance(self.first, WideLinear) else self._own_first_layers(streams)
+        task_experts, task_logits = self.task(columns)
+        shared_experts, shared_logits = self.shared(columns)
         gates = self._task_gates(task_logits)
         if shared_logits is not None:
             gates = torch.cat([gates, self.gate_weights(shared_logits)], dim=1)
         return mix(gates, torch.cat([task_experts, shared_experts])), gates
 
-    def _first_layer(self, streams: Tensor) -> Sequence[Tensor]:
-        """Columns of every family: the tasks', then the shared stream's."""
-        if isinstance(self.first, WideLinear):
-            return self.first(streams)
+    def _own_first_layers(self, streams: Tensor) -> dict[str, Tensor]:
+        """Columns of every family, each from its own streams."""
+        assert isinstance(self.first, nn.ModuleDict)
         columns = streams.transpose(1, 2)
-        inputs = columns[: self.num_tasks], columns[self.num_tasks :]
-        families = [*self.task.families, *self.shared.families]
-        return [
-            layer(inputs[index >= len(self.task.families)]).view(*family, -1)
-            for index, (layer, family) in enumerate(zip(self.first, families, strict=True))
-        ]
+        inputs = {"task": columns[: self.num_tasks], "shared": columns[self.num_tasks :]}
+        return {
+            name: self.first[name](inputs[kind.name]).view(*family, -1)
+            for kind in (self.task, self.shared)
+            for name, family in kind.families.items()
+        }
 
     def _task_gates(self, logits: Tensor) -> Tensor:
         """Logits [T, K + S, B] -> weights [B, T, E], zero at the other tasks' experts."""
@@ -103,25 +97,32 @@ class Streams(nn.Module):
     a gate (`num_reached` is 0) no logits.
     """
 
-    def __init__(self, model: ModelConfig, count: int, *, num_experts: int, num_reached: int) -> None:
+    def __init__(self, model: ModelConfig, name: str, count: int, *, num_experts: int, num_reached: int) -> None:
         super().__init__()
+        self.name, self.count, self.residual = name, count, model.residual
         self.experts = ParallelMLP(
             count * num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True
         )
-        self.families = [self.experts.first_layer]
-        self.residual = model.residual
+        self.families = {f"{name}_experts": self.experts.first_layer}
         if model.residual:
-            self.families.append((count * num_experts, model.expert_layers[-1]))
+            self.families[f"{name}_residuals"] = (count * num_experts, model.expert_layers[-1])
         self.gates = None
         if num_reached:
             self.gates = ParallelMLP(count, (*model.gate_layers, num_reached), model.activation, activate_output=False)
-            self.families.append(self.gates.first_layer)
+            self.families[f"{name}_gates"] = self.gates.first_layer
 
-    def forward(self, columns: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        experts = self.experts.to_rows(columns[0])
+    def first_layers(self, input_dim: int) -> dict[str, nn.Module]:
+        """A first layer for each family whose streams have inputs of their own."""
+        return {
+            name: ParallelLinear(self.count, input_dim, count // self.count * width)
+            for name, (count, width) in self.families.items()
+        }
+
+    def forward(self, columns: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        experts = self.experts.to_rows(columns[f"{self.name}_experts"])
         if self.residual:
-            experts = experts + columns[1].transpose(1, 2)
-        return experts, None if self.gates is None else self.gates(columns[-1])
+            experts = experts + columns[f"{self.name}_residuals"].transpose(1, 2)
+        return experts, None if self.gates is None else self.gates(columns[f"{self.name}_gates"])
 
 
 build = PLE

@@ -20,11 +20,11 @@ class SharedBottom(nn.Module):
         widths = model.bottom_layers or model.expert_layers
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
         self.bottom = ParallelMLP(1, widths, model.activation, model.dropout, activate_output=True)
-        self.first = WideLinear(input_dim, [self.bottom.first_layer])
+        self.first = WideLinear(input_dim, {"bottom": self.bottom.first_layer})
         self.towers = Towers(model, tasks, widths[-1], shared_input=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        columns = self.first(self.normalization(x))[0]
+        columns = self.first(self.normalization(x))["bottom"]
         return self.towers(self.bottom(columns).squeeze(0).t()), {}
 
 

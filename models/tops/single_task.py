@@ -20,11 +20,11 @@ class SingleTask(nn.Module):
         widths = model.bottom_layers or model.expert_layers
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
         self.bottoms = ParallelMLP(len(tasks), widths, model.activation, model.dropout, activate_output=True)
-        self.first = WideLinear(input_dim, [self.bottoms.first_layer])
+        self.first = WideLinear(input_dim, {"bottoms": self.bottoms.first_layer})
         self.towers = Towers(model, tasks, widths[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        columns = self.first(self.normalization(x))[0]
+        columns = self.first(self.normalization(x))["bottoms"]
         return self.towers(self.bottoms.to_rows(columns)), {}
 
 

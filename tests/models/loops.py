@@ -13,7 +13,7 @@ from models.experts import MixtureOfExperts
 from models.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.tops.mmoe import MMoE
 from models.tops.moe import MoE
-from models.tops.ple import PLE, Level, Streams
+from models.tops.ple import PLE, Level
 from models.tops.shared_bottom import SharedBottom
 from models.tops.single_task import SingleTask
 from models.towers import TowerGroup, Towers
@@ -28,12 +28,15 @@ def mlp(stack: ParallelMLP, index: int, first: Tensor) -> Tensor:
     return relu(h) if stack.activate_output else h
 
 
-def first_layers(layer: WideLinear, x: Tensor) -> list[list[Tensor]]:
+Columns = dict[str, list[Tensor]]
+
+
+def first_layers(layer: WideLinear, x: Tensor) -> Columns:
     """[family][network]: one linear layer each, with its own rows of the wide one."""
-    widths = [width for count, width in layer.families for _ in range(count)]
+    widths = [width for count, width in layer.families.values() for _ in range(count)]
     weights, biases = layer.weight.split(widths), layer.bias.split(widths)
     outputs = iter([linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)])
-    return [[next(outputs) for _ in range(count)] for count, _ in layer.families]
+    return {name: [next(outputs) for _ in range(count)] for name, (count, _) in layer.families.items()}
 
 
 def towers(module: Towers, inputs: Sequence[Tensor]) -> Tensor:
@@ -42,7 +45,7 @@ def towers(module: Towers, inputs: Sequence[Tensor]) -> Tensor:
         assert isinstance(group, TowerGroup)
         for index, task in enumerate(members):
             if isinstance(group.first, WideLinear):
-                h = first_layers(group.first, inputs[task])[0][index]
+                h = first_layers(group.first, inputs[task])["towers"][index]
             else:
                 h = linear(inputs[task], group.first.weight[index], group.first.bias[index])
             logits[task] = mlp(group.rest, index, h)[:, 0]
@@ -51,12 +54,17 @@ def towers(module: Towers, inputs: Sequence[Tensor]) -> Tensor:
 
 def mixture(module: MixtureOfExperts, x: Tensor) -> list[Tensor]:
     """Each gate's mixture [B, H]."""
-    experts, gates, *residual = first_layers(module.first, x)
-    outputs = [mlp(module.experts, e, h) for e, h in enumerate(experts)]
-    for projections in residual:
-        outputs = [out + projection for out, projection in zip(outputs, projections, strict=True)]
-    weights = [torch.softmax(mlp(module.gates, g, h), dim=1) for g, h in enumerate(gates)]
+    columns = first_layers(module.first, x)
+    outputs = experts_of(module.experts, columns["experts"], columns.get("residuals"))
+    weights = [torch.softmax(mlp(module.gates, g, h), dim=1) for g, h in enumerate(columns["gates"])]
     return [sum_of(outputs, weight) for weight in weights]
+
+
+def experts_of(stack: ParallelMLP, columns: list[Tensor], residuals: list[Tensor] | None) -> list[Tensor]:
+    outputs = [mlp(stack, e, h) for e, h in enumerate(columns)]
+    if residuals is None:
+        return outputs
+    return [output + residual for output, residual in zip(outputs, residuals, strict=True)]
 
 
 def sum_of(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -66,38 +74,33 @@ def sum_of(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
     return total
 
 
-def experts_of(module: Streams, columns: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    outputs = [mlp(module.experts, e, h) for e, h in enumerate(columns[0])]
-    if module.residual:
-        outputs = [out + projection for out, projection in zip(outputs, columns[1], strict=True)]
-    return outputs
-
-
-def level_columns(module: Level, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+def level_columns(module: Level, inputs: Sequence[Tensor]) -> Columns:
     if isinstance(module.first, WideLinear):
         return first_layers(module.first, inputs[0])
-    columns = []
-    for layer, (count, width) in zip(module.first, [*module.task.families, *module.shared.families], strict=True):
-        assert isinstance(layer, ParallelLinear)
-        streams = inputs[: module.num_tasks] if layer.count == module.num_tasks else inputs[-1:]
-        outputs = [linear(x, w, b) for x, w, b in zip(streams, layer.weight, layer.bias, strict=True)]
-        columns.append([part for output in outputs for part in output.split(width, dim=1)])
-        assert len(columns[-1]) == count
+    columns = {}
+    for streams, rows in ((module.task, inputs[: module.num_tasks]), (module.shared, inputs[module.num_tasks :])):
+        for name, (count, width) in streams.families.items():
+            layer = module.first[name]
+            assert isinstance(layer, ParallelLinear)
+            outputs = [linear(x, w, b) for x, w, b in zip(rows, layer.weight, layer.bias, strict=True)]
+            columns[name] = [part for output in outputs for part in output.split(width, dim=1)]
+            assert len(columns[name]) == count
     return columns
 
 
 def level(module: Level, inputs: Sequence[Tensor]) -> list[Tensor]:
     columns = level_columns(module, inputs)
-    of_tasks, of_shared = columns[: len(module.task.families)], columns[len(module.task.families) :]
-    own, shared = experts_of(module.task, of_tasks), experts_of(module.shared, of_shared)
+    own = experts_of(module.task.experts, columns["task_experts"], columns.get("task_residuals"))
+    shared = experts_of(module.shared.experts, columns["shared_experts"], columns.get("shared_residuals"))
     k = module.num_own
     assert module.task.gates is not None
     mixed = []
     for task in range(module.num_tasks):
-        weights = torch.softmax(mlp(module.task.gates, task, of_tasks[-1][task]), dim=1)
+        weights = torch.softmax(mlp(module.task.gates, task, columns["task_gates"][task]), dim=1)
         mixed.append(sum_of([*own[task * k : (task + 1) * k], *shared], weights))
     if module.shared.gates is not None:
-        mixed.append(sum_of([*own, *shared], torch.softmax(mlp(module.shared.gates, 0, of_shared[-1][0]), dim=1)))
+        weights = torch.softmax(mlp(module.shared.gates, 0, columns["shared_gates"][0]), dim=1)
+        mixed.append(sum_of([*own, *shared], weights))
     return mixed
 
 
@@ -108,9 +111,9 @@ def logits(top: nn.Module, x: Tensor) -> Tensor:
     if isinstance(top, MoE):
         return towers(top.towers, mixture(top.mixture, x) * top.towers.num_tasks)
     if isinstance(top, SharedBottom):
-        return towers(top.towers, [mlp(top.bottom, 0, first_layers(top.first, x)[0][0])] * top.towers.num_tasks)
+        return towers(top.towers, [mlp(top.bottom, 0, first_layers(top.first, x)["bottom"][0])] * top.towers.num_tasks)
     if isinstance(top, SingleTask):
-        return towers(top.towers, [mlp(top.bottoms, t, h) for t, h in enumerate(first_layers(top.first, x)[0])])
+        return towers(top.towers, [mlp(top.bottoms, t, h) for t, h in enumerate(first_layers(top.first, x)["bottoms"])])
     assert isinstance(top, PLE)
     h = [x] * (top.towers.num_tasks + 1)
     for module in top.levels:
