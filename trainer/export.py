@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-from torch import nn
+from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.load import load_config
@@ -76,7 +76,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     groups = table_groups(config)
     mapped = MappedWeights(folder / WEIGHTS, config, groups, checkpoint)
     top = build_top(config.model, config.tasks, config.input_width).eval()
-    top.load_state_dict(mapped.top)
+    _load_top(top, mapped.top, checkpoint)
     refusal = _write_programs(folder, config, top, mapped)
     schema = _input_schema(run, config)
     signature = Signature(
@@ -105,6 +105,16 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     write_signature(folder, signature.model_copy(update={"parity": parity, "milliseconds": milliseconds}))
     if refusal:
         _say_what_it_costs(refusal, milliseconds["uncompiled"])
+
+
+def _load_top(top: nn.Module, weights: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    try:
+        top.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"the top of this version does not fit {checkpoint.folder}: {str(error).splitlines()[1].strip()}\n"
+            "Export with the version and the config that the run was trained with."
+        ) from error
 
 
 def _input_schema(run: RunDirectory, config: Config) -> pa.Schema | None:
