@@ -34,7 +34,8 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     tables = build_tables(config, torch.device("meta"))
     if tables is not None:
         attach_sparse_optimizer(tables, config, device)
-    plan = plan_tables(tables, config, dist.get_world_size(), local_world_size, device, pins=pins)
+    world = dist.group.WORLD
+    plan = plan_tables(tables, config, dist.get_world_size(), local_world_size, device, pins=pins, group=world)
     torch.manual_seed(config.training.seed)
     top = build_top(config.model, config.tasks, config.input_width)
     objective = Objective(config, dist.get_world_size())
@@ -43,7 +44,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     if config.training.compile:
         top.compile(dynamic=False)
     ranker = Ranker(tables, tuple(config.sparse_features), top.to(device), objective.to(device))
-    model = shard(ranker, plan, device, dist.group.WORLD)
+    model = shard(ranker, plan, device, world)
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training.dense_optimizer)
     optimizer.initialize_state()

@@ -14,6 +14,7 @@ from trainer.run_directory import RunDirectory
 from trainer.serving.signature import SIGNATURE, read_signature
 
 GIB = 2**30
+_SHOWN = {"tasks", "columns", "compiled_for", "source", "parity", "versions"}
 
 
 def inspect(path: Path) -> tuple[str, dict[str, Any]]:

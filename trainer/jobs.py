@@ -149,9 +149,7 @@ def _has(config: Config, part: str) -> bool:
     return "://" in config.data.root or (Path(config.data.root) / part).exists()
 
 
-def _launch(
-    function: Callable[[Any, Worker], Any], argument: Any, config: Config, run: RunDirectory, say: Say
-) -> dict[str, Any]:
+def _launch(function: Callable[[Any, Worker], Any], argument: Any, config: Config, run: RunDirectory, say: Say) -> Any:
     from cluster.launch import launch
 
     logs = run.logs / "latest" / "rank_{rank}.log"

@@ -10,10 +10,8 @@ from cluster.launch import Worker
 from trainer.agreement import Agreement
 from trainer.run_directory import RunDirectory
 
-QUIET = ("torchrec", "fbgemm_gpu", "torch.distributed", "torch._dynamo", "torch._inductor")
 
-
-def open_log(run: RunDirectory, worker: Worker) -> None:
+def open_attempt(run: RunDirectory, worker: Worker) -> None:
     """Begins the log of this rank in this attempt of the run; all ranks call it together."""
     attempt = Agreement().from_first(run.start_attempt() if worker.rank == 0 else 0)
     redirect_to(run.rank_log(attempt, worker.rank))
@@ -35,7 +33,6 @@ def redirect_to(path: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(sys.stderr)
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("trainer").setLevel(logging.INFO)  # torchrec and fbgemm have thousands of lines at this level

@@ -13,7 +13,7 @@ from trainer.build import build
 from trainer.checkpoint import Checkpointer
 from trainer.console import eval_table
 from trainer.evaluate import evaluate
-from trainer.logs import open_log
+from trainer.logs import redirect_to
 from trainer.plans import read_pins
 from trainer.run_directory import RunDirectory
 from trainer.state import training_state
@@ -27,7 +27,7 @@ def measure(config: Config, part: str, worker: Worker) -> dict[str, Any]:
         UserError: the run has no complete checkpoint.
     """
     run = RunDirectory(config.training.run_dir)
-    open_log(run, worker)
+    redirect_to(run.logs / "evaluate" / f"rank_{worker.rank}.log")
     device = torch.device(worker.device, torch.cuda.current_device() if worker.device == "cuda" else None)
     features = FeatureTransforms(config.features, config.tables)
     reader = open_reader(config, run, part, features, worker, shuffle=False)

@@ -19,8 +19,8 @@ class StepProfiler:
             return
         if step == self._first:
             wanted = {ProfilerActivity.CPU, ProfilerActivity.CUDA} & supported_activities()
-            self._profile = profile(activities=wanted, record_shapes=True)
-            self._profile.start()
+            started = self._profile = profile(activities=wanted, record_shapes=True)
+            started.start()
         elif self._profile is not None and step == self._first + TRACED_STEPS:
             self._profile.stop()
             self._directory.mkdir(parents=True, exist_ok=True)

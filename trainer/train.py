@@ -5,7 +5,6 @@ directory and launching the workers is `jobs`' business, and was done before.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -21,7 +20,7 @@ from trainer.checkpoint import Checkpointer
 from trainer.checkpoint_files import Position
 from trainer.data.reader import Reader
 from trainer.evaluate import evaluate
-from trainer.logs import open_log
+from trainer.logs import open_attempt
 from trainer.manifests import read_manifest
 from trainer.plans import keep_plan, read_pins
 from trainer.profile import StepProfiler
@@ -57,7 +56,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
         UserError: a mistake in data or config that no restart can mend.
     """
     run = RunDirectory(config.training.run_dir)
-    open_log(run, worker)
+    open_attempt(run, worker)
     device = torch.device(worker.device, torch.cuda.current_device() if worker.device == "cuda" else None)
     features = FeatureTransforms(config.features, config.tables)
     reader = open_reader(config, run, config.data.train, features, worker, shuffle=True)
@@ -65,8 +64,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
     validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
     built = build(config, device, worker.local_world_size, read_pins(run))
     facts = {"config": config_fingerprint(config), "manifest": reader.manifest.fingerprint, "versions": installed()}
-    timeout = timedelta(seconds=config.launch.timeout_s)
-    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts, timeout=timeout)
+    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
     start = checkpointer.load(training_state(built.model, built.optimizer))
     if worker.rank == 0:
         keep_plan(run, built.plan)
