@@ -130,7 +130,6 @@ def _on_worker(arguments: dict[str, Any]) -> None:
 def _trainer(function: Any, argument: Any, launch: LaunchConfig, channel: Any, storage: str, log_hint: str) -> Any:
     device = _device(launch)
     _check_room(launch, device)
-    elastic = launch.min_workers is not None and launch.min_workers < launch.workers
     resources = {"CPU": launch.cpus_per_worker} | ({"GPU": 1} if device == "cuda" else {})
     # The folders are import packages at the root of the project: workers import them from where the driver did.
     root = str(Path(__file__).resolve().parents[1])
@@ -143,7 +142,7 @@ def _trainer(function: Any, argument: Any, launch: LaunchConfig, channel: Any, s
             backend="nccl" if device == "cuda" else "gloo", timeout_s=int(launch.timeout_s)
         ),
         scaling_config=ScalingConfig(
-            num_workers=(launch.min_workers, launch.workers) if elastic else launch.workers,
+            num_workers=(launch.min_workers, launch.workers) if launch.min_workers else launch.workers,
             use_gpu=device == "cuda",
             resources_per_worker=resources,
         ),
@@ -179,7 +178,7 @@ def launch(
     """
     started = not ray.is_initialized()
     _connect(config)
-    channel = Channel.remote()
+    channel = Channel.remote()  # pyright: ignore[reportAttributeAccessIssue] - what ray.remote adds
     listener = Listener(channel, show)
     failure: Exception | None = None
     try:

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
+from cluster.launch import Worker
 from configs.schema import Config
 from embeddings.optimizer import RankerOptimizer, attach_sparse_optimizer, combined_optimizer
 from embeddings.plan import Pins, Plan
@@ -21,8 +22,14 @@ class Built(NamedTuple):
     """A model ready to train, with what says where its tables are."""
 
     model: DistributedModelParallel
+    objective: Objective  # inside the model
     optimizer: RankerOptimizer
     plan: Plan
+
+
+def device_of(worker: Worker) -> torch.device:
+    """What this worker trains on."""
+    return torch.device("cuda", torch.cuda.current_device()) if worker.device == "cuda" else torch.device("cpu")
 
 
 def build(config: Config, device: torch.device, local_world_size: int, pins: Pins | None) -> Built:
@@ -35,6 +42,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     if tables is not None:
         attach_sparse_optimizer(tables, config, device)
     world = dist.group.WORLD
+    assert world is not None, "cluster made the process group"
     plan = plan_tables(tables, config, dist.get_world_size(), local_world_size, device, pins=pins, group=world)
     torch.manual_seed(config.training.seed)
     top = build_top(config.model, config.tasks, config.input_width)
@@ -48,4 +56,4 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training.dense_optimizer)
     optimizer.initialize_state()
-    return Built(model, optimizer, plan)
+    return Built(model, objective, optimizer, plan)

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from cluster.launch import Worker
 from configs.errors import UserError
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
-from trainer.build import build
+from trainer.build import build, device_of
 from trainer.checkpoint import Checkpointer
 from trainer.console import eval_table
 from trainer.evaluate import evaluate
@@ -28,7 +27,7 @@ def measure(config: Config, part: str, worker: Worker) -> dict[str, Any]:
     """
     run = RunDirectory(config.training.run_dir)
     redirect_to(run.logs / "evaluate" / f"rank_{worker.rank}.log")
-    device = torch.device(worker.device, torch.cuda.current_device() if worker.device == "cuda" else None)
+    device = device_of(worker)
     features = FeatureTransforms(config.features, config.tables)
     reader = open_reader(config, run, part, features, worker, shuffle=False)
     assert reader is not None, "jobs wrote the manifest of the part"
@@ -37,6 +36,6 @@ def measure(config: Config, part: str, worker: Worker) -> dict[str, Any]:
     position = checkpointer.load(training_state(built.model, built.optimizer))
     if position is None:
         raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")
-    record = evaluate(built.model, reader, config, device, position.step, position.epoch)
+    record = evaluate(built, reader, config, device, position.step, position.epoch)
     dist.barrier()
     return {"text": eval_table(record), "tasks": record.tasks}

@@ -5,8 +5,8 @@ B batch, T tasks.
 
 from torch import Tensor, nn
 
-from configs import choices
 from configs.schema import Config
+from models.balancing import build_balance
 from models.criterion import Criterion
 from models.experts import load_balance_loss
 from trainer.ranker import Outputs
@@ -22,7 +22,7 @@ class Objective(nn.Module):
     def __init__(self, config: Config, world_size: int) -> None:
         super().__init__()
         self.criterion = Criterion(config.tasks)
-        self.balance = choices.load("models.balance", config.training.task_balance).build(config.tasks)
+        self.balance = build_balance(config.training.task_balance, config.tasks)
         self._scale = world_size / config.data.global_batch_size
         self._load_balance = config.model.load_balance
 

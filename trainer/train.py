@@ -15,7 +15,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from cluster.launch import Worker
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
-from trainer.build import Built, build
+from trainer.build import Built, build, device_of
 from trainer.checkpoint import Checkpointer
 from trainer.checkpoint_files import Position
 from trainer.data.reader import Reader
@@ -57,7 +57,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
     """
     run = RunDirectory(config.training.run_dir)
     open_attempt(run, worker)
-    device = torch.device(worker.device, torch.cuda.current_device() if worker.device == "cuda" else None)
+    device = device_of(worker)
     features = FeatureTransforms(config.features, config.tables)
     reader = open_reader(config, run, config.data.train, features, worker, shuffle=True)
     assert reader is not None, "jobs wrote the manifest of the training part"
@@ -109,11 +109,10 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
     """Trains from `start` to the last step; returns the last evaluation, if there is a validation part."""
     config, reader = session.config, session.reader
     training, saving = config.training, config.checkpoint
-    model, optimizer, _ = session.built
+    model, objective, optimizer, _ = session.built
     last = last_step(config, start, reader.steps_per_epoch)
     pipeline = TrainPipelineSparseDist(model, optimizer, session.device)
-    binary = model.module.objective.criterion.binary
-    window = TrainingWindow(config.tasks, binary, session.device, total_steps=last)
+    window = TrainingWindow(config.tasks, objective.criterion.binary, session.device, total_steps=last)
     step, epoch, epoch_step = start
     stall, record = 0.0, None
     model.train()
@@ -138,14 +137,14 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
             if session.validation and (training.evaluate_every or stop == last or epoch_step == reader.steps_per_epoch):
                 pipeline.detach()
                 with window.paused():
-                    record = evaluate(model, session.validation, config, session.device, step, epoch)
+                    record = evaluate(session.built, session.validation, config, session.device, step, epoch)
                 session.report.write(record)
         stall += _save(session, step, epoch, epoch_step)
         batches.close()
         epoch, epoch_step = epoch + 1, 0
     session.checkpointer.wait()
     if record is None and session.validation:
-        record = evaluate(model, session.validation, config, session.device, step, epoch)
+        record = evaluate(session.built, session.validation, config, session.device, step, epoch)
         session.report.write(record)
     return record
 
@@ -174,7 +173,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 def _save(session: Session, step: int, epoch: int, epoch_step: int) -> float:
     """Saves, and returns for how many seconds training stood still. The end of an epoch is the start of the next."""
-    model, optimizer, _ = session.built
+    model, optimizer = session.built.model, session.built.optimizer
     if epoch_step == session.reader.steps_per_epoch:
         epoch, epoch_step = epoch + 1, 0
     return session.checkpointer.save(training_state(model, optimizer), step=step, epoch=epoch, epoch_step=epoch_step)
