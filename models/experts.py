@@ -26,7 +26,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.num_gates, self.num_experts, self.output_dim = num_gates, model.num_experts, model.expert_layers[-1]
         self.experts = ParallelMLP(
-            model.num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True
+            model.num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True, rows=True
         )
         self.gates = ParallelMLP(
             num_gates, (*model.gate_layers, model.num_experts), model.activation, activate_output=False
@@ -40,7 +40,7 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         columns = self.first(x)
-        experts = self.experts.to_rows(columns["experts"])
+        experts = self.experts(columns["experts"])
         gates = self.gate_weights(self.gates(columns["gates"]))
         if self.residual:
             experts = experts + columns["residuals"].transpose(1, 2)

@@ -10,7 +10,7 @@ Shapes: N networks, B batch, W width of a layer, D input width.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,20 @@ class WideLinear(nn.Linear):
 
 
 class ParallelLinear(nn.Module):
-    """N independent linear layers as one product: columns [N, in, B] -> columns [N, out, B]."""
+    """N independent linear layers as one product: columns [N, in, B] -> columns [N, out, B].
 
-    def __init__(self, count: int, in_features: int, out_features: int) -> None:
+    With `layout` "to_rows" it returns rows [N, B, out]; with "to_columns" it takes rows [N, B, in].
+    """
+
+    def __init__(
+        self,
+        count: int,
+        in_features: int,
+        out_features: int,
+        layout: Literal["columns", "to_rows", "to_columns"] = "columns",
+    ) -> None:
         super().__init__()
-        self.count, self.in_features, self.out_features = count, in_features, out_features
+        self.count, self.in_features, self.out_features, self.layout = count, in_features, out_features, layout
         self.weight = nn.Parameter(torch.empty(count, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(count, out_features))
         self.reset_parameters()
@@ -67,20 +76,11 @@ class ParallelLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, columns: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, columns)
-
-    def to_rows(self, columns: Tensor) -> Tensor:
-        """Columns [N, in, B] -> rows [N, B, out]."""
-        return self._transposing(columns, to_rows=True)
-
-    def to_columns(self, rows: Tensor) -> Tensor:
-        """Rows [N, B, in] -> columns [N, out, B]."""
-        return self._transposing(rows, to_rows=False)
-
-    def _transposing(self, x: Tensor, *, to_rows: bool) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layout == "columns":
+            return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return _TransposingLinear.apply(x, weight, bias, to_rows)  # pyright: ignore[reportReturnType]
+        return _TransposingLinear.apply(x, weight, bias, self.layout == "to_rows")  # pyright: ignore[reportReturnType]
 
     def extra_repr(self) -> str:
         return f"{self.count} x ({self.in_features} -> {self.out_features})"
@@ -114,17 +114,28 @@ class ParallelMLP(nn.Module):
     """N multi-layer networks behind their first layer: columns [N, widths[0], B] -> columns [N, widths[-1], B].
 
     The input is what the first linear layer returned, before its activation. With `activate_output` the last layer
-    ends in activation and dropout as the hidden ones do.
+    ends in activation and dropout as the hidden ones do; with `rows` it returns rows [N, B, widths[-1]].
     """
 
     def __init__(
-        self, count: int, widths: Sequence[int], activation_name: str, dropout: float = 0.0, *, activate_output: bool
+        self,
+        count: int,
+        widths: Sequence[int],
+        activation_name: str,
+        dropout: float = 0.0,
+        *,
+        activate_output: bool,
+        rows: bool = False,
     ) -> None:
         super().__init__()
-        self.count, self.widths, self.activate_output = count, tuple(widths), activate_output
+        self.count, self.widths, self.activate_output, self.rows = count, tuple(widths), activate_output, rows
         self.activation = activation(activation_name)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.layers = nn.ModuleList(ParallelLinear(count, *pair) for pair in itertools.pairwise(widths))
+        last = len(widths) - 2
+        self.layers = nn.ModuleList(
+            ParallelLinear(count, *pair, "to_rows" if rows and index == last else "columns")
+            for index, pair in enumerate(itertools.pairwise(widths))
+        )
 
     @property
     def first_layer(self) -> tuple[int, int]:
@@ -132,20 +143,12 @@ class ParallelMLP(nn.Module):
         return self.count, self.widths[0]
 
     def forward(self, columns: Tensor) -> Tensor:
+        h = columns
         for layer in self.layers:
-            columns = layer(self._activate(columns))
-        return self._activate(columns) if self.activate_output else columns
-
-    def to_rows(self, columns: Tensor) -> Tensor:
-        """As forward, but rows [N, B, widths[-1]]."""
-        rows = columns.transpose(1, 2)
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, ParallelLinear)
-            if index < len(self.layers) - 1:
-                columns = layer(self._activate(columns))
-            else:
-                rows = layer.to_rows(self._activate(columns))
-        return self._activate(rows) if self.activate_output else rows
+            h = layer(self._activate(h))
+        if self.rows and not self.layers:
+            h = h.transpose(1, 2)
+        return self._activate(h) if self.activate_output else h
 
     def _activate(self, x: Tensor) -> Tensor:
         return self.dropout(self.activation(x))

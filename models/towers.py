@@ -46,10 +46,10 @@ class TowerGroup(nn.Module):
         if shared_input:
             self.first = WideLinear(input_dim, {"towers": self.rest.first_layer})
         else:
-            self.first = ParallelLinear(count, input_dim, self.rest.widths[0])
+            self.first = ParallelLinear(count, input_dim, self.rest.widths[0], "to_columns")
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = self.first(x)["towers"] if isinstance(self.first, WideLinear) else self.first.to_columns(x)
+        columns = self.first(x)["towers"] if isinstance(self.first, WideLinear) else self.first(x)
         return self.rest(columns)
 
 

@@ -101,7 +101,7 @@ class Streams(nn.Module):
         super().__init__()
         self.name, self.count, self.residual = name, count, model.residual
         self.experts = ParallelMLP(
-            count * num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True
+            count * num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True, rows=True
         )
         self.families = {f"{name}_experts": self.experts.first_layer}
         if model.residual:
@@ -119,7 +119,7 @@ class Streams(nn.Module):
         }
 
     def forward(self, columns: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        experts = self.experts.to_rows(columns[f"{self.name}_experts"])
+        experts = self.experts(columns[f"{self.name}_experts"])
         if self.residual:
             experts = experts + columns[f"{self.name}_residuals"].transpose(1, 2)
         return experts, None if self.gates is None else self.gates(columns[f"{self.name}_gates"])

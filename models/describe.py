@@ -1,0 +1,82 @@
+"""A top on paper: layer by layer what it computes, the shape that comes out, and how many numbers it learns.
+
+Only the dense part; the tables are reported where they are planned. Works for any top, one's own too: the lines come
+from running a copy without memory (on the meta device) and watching every module that owns parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig, TaskConfig
+from models.build import build_top
+from models.parallel import ParallelLinear, WideLinear
+
+_BATCH = 104_729  # a prime that no width equals: where it shows up in a shape is the batch
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module that owns parameters, in the order of computation."""
+
+    name: str
+    computes: str
+    shape: str
+    parameters: int
+
+
+def layers(model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> list[Layer]:
+    """Every layer of the top for inputs [B, input_dim]."""
+    with torch.device("meta"):
+        top = build_top(model, tasks, input_dim)
+        x = torch.empty(_BATCH, input_dim)
+    found: list[Layer] = []
+    for name, module in top.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            _watch(module, name, found)
+    with torch.no_grad():
+        top(x)
+    return found
+
+
+def describe(model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> str:
+    """A table of `layers` with a head, a total, and a legend of the shapes."""
+    found = layers(model, tasks, input_dim)
+    total = sum(layer.parameters for layer in found)
+    rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {input_dim}]", "")]
+    rows += [(layer.name, layer.computes, layer.shape, f"{layer.parameters:,}") for layer in found]
+    rows += [("logits", "", f"[B, {len(tasks)}]", ""), ("total", "", "", f"{total:,}")]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    table = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
+    head = f"{model.top}: {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'} ({', '.join(tasks)})"
+    legend = (
+        'B: rows of a batch. "4 x (64 -> 32)": four networks side by side, each from 64 numbers to 32.\n'
+        'Layers called "first: ..." run as one product.'
+    )
+    return "\n".join([head, "", *table, "", legend])
+
+
+def _watch(module: nn.Module, name: str, found: list[Layer]) -> None:
+    """Append to `found` when `module` runs: one Layer, or one for each family of a wide first layer."""
+
+    def note(_module: nn.Module, _inputs: object, output: Tensor | dict[str, Tensor]) -> None:
+        if isinstance(module, WideLinear):
+            assert isinstance(output, dict)
+            inputs = module.in_features
+            for family, (count, width) in module.families.items():
+                computes, size = f"{count} x ({inputs} -> {width})", count * width * (inputs + 1)
+                found.append(Layer(f"{name}: {family}", computes, _shape(output[family]), size))
+            return
+        computes = module.extra_repr() if isinstance(module, ParallelLinear) else type(module).__name__
+        size = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        found.append(Layer(name, computes, _shape(output), size))
+
+    module.register_forward_hook(note)
+
+
+def _shape(output: object) -> str:
+    if not isinstance(output, Tensor):
+        return ""
+    return f"[{', '.join('B' if size == _BATCH else str(size) for size in output.shape)}]"
