@@ -137,7 +137,7 @@ def prepare(
     """Turn a public data set from its original files into Parquet parts."""
     from configs.choices import load
 
-    load("trainer.data.importers", dataset.replace("-", "_")).prepare(source, out)
+    load("trainer.data.importers", dataset.replace("-", "_")).prepare(str(source), str(out))
 
 
 @app.command()
