@@ -4,12 +4,12 @@ Data-parallel tables have no fused optimizer: they are trained by the dense one,
 are the trainer's: it sets both rates before a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
-from torch import optim
+from torch import nn, optim
 from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 from torchrec import optim as fused
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -18,7 +18,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from configs.errors import UserError
-from configs.schema import Config, DenseOptimizer, SparseOptimizer
+from configs.schema import Config, DenseOptimizer, SparseOptimizer, TrainingConfig
 
 _FUSED: dict[str, type[optim.Optimizer]] = {
     "rowwise_adagrad": fused.RowWiseAdagrad,
@@ -68,10 +68,20 @@ class RankerOptimizer(CombinedOptimizer):
     State is keyed by parameter name, and sharded as its table is. The fused half steps inside `backward()`.
     """
 
-    def __init__(self, sparse: CombinedOptimizer, dense: KeyedOptimizerWrapper) -> None:
+    def __init__(
+        self, sparse: CombinedOptimizer, dense: KeyedOptimizerWrapper, largest_norm: float | None = None
+    ) -> None:
+        """largest_norm: of the dense gradient, which is scaled down to it before a step; None leaves it."""
         super().__init__([sparse, dense])
+        self._largest_norm = largest_norm
         self.sparse = sparse
         self.dense = dense
+
+    def step(self, closure: Any = None) -> None:
+        """The dense step; the tables' own was part of the backward pass. Gradients are equal on all ranks."""
+        if self._largest_norm is not None:
+            nn.utils.clip_grad_norm_(cast(Iterable[torch.Tensor], self.dense.params.values()), self._largest_norm)
+        super().step(closure)
 
     def set_learning_rates(self, sparse: float, dense: float) -> None:
         """Learning rates of the coming step; call it before `backward()`, which applies the sparse one."""
@@ -102,11 +112,11 @@ def _groups(optimizer: KeyedOptimizer) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], list(optimizer.param_groups))  # torchrec declares them read-only
 
 
-def combined_optimizer(model: DistributedModelParallel, config: DenseOptimizer) -> RankerOptimizer:
+def combined_optimizer(model: DistributedModelParallel, training: TrainingConfig) -> RankerOptimizer:
     """The fused optimizer of `model`'s tables and a new dense one for all its other parameters."""
     parameters = dict(in_backward_optimizer_filter(model.named_parameters()))
-    dense = KeyedOptimizerWrapper(parameters, lambda params: _dense_optimizer(params, config))
-    return RankerOptimizer(model.fused_optimizer, dense)
+    dense = KeyedOptimizerWrapper(parameters, lambda params: _dense_optimizer(params, training.dense_optimizer))
+    return RankerOptimizer(model.fused_optimizer, dense, training.clip_gradient_norm)
 
 
 def _dense_optimizer(parameters: Sequence[Any], config: DenseOptimizer) -> optim.Optimizer:

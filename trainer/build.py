@@ -54,6 +54,6 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     ranker = Ranker(tables, tuple(config.sparse_features), top.to(device), objective.to(device))
     model = shard(ranker, plan, device, world)
     initialize_tables(model, config)
-    optimizer = combined_optimizer(model, config.training.dense_optimizer)
+    optimizer = combined_optimizer(model, config.training)
     optimizer.initialize_state()
     return Built(model, objective, optimizer, plan)

@@ -85,7 +85,7 @@ class Run:
         width = 1 + sum(config.tables[feature.table].embedding_dim for feature in config.sparse_features.values())
         self.model = shard(Model(tables, features, width), self.plan, CPU, group)
         initialize_tables(self.model, config)
-        self.optimizer = combined_optimizer(self.model, config.training.dense_optimizer)
+        self.optimizer = combined_optimizer(self.model, config.training)
         if with_state:
             self.optimizer.initialize_state()
 

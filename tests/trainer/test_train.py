@@ -105,3 +105,15 @@ def test_resized_run_goes_on(data: str, tmp_path: Path) -> None:
 
 def _has_reached(run_dir: Path, step: int) -> bool:
     return (run_dir / "metrics.jsonl").exists() and max(losses(run_dir), default=0) >= step
+
+
+def test_gradients_are_clipped_to_the_norm(data: str, tmp_path: Path) -> None:
+    """Plain SGD of rate 1 moves the dense weights by the gradient: five clipped steps, at most five times the norm."""
+    options = ("training.dense_optimizer.kind=sgd", "training.dense_optimizer.learning_rate=1", "model.dropout=0")
+    for steps in (1, 6):
+        run_dir = tmp_path / str(steps)
+        train_on(small(data, run_dir, *options, f"training.max_steps={steps}", "training.clip_gradient_norm=0.01"), 1)
+    first, last = (final_state(tmp_path / str(steps)) for steps in (1, 6))
+    dense = [name for name in first if name.startswith("model/top.")]
+    moved = sum(float((last[name] - first[name]).square().sum()) for name in dense) ** 0.5
+    assert 0.01 < moved <= 0.05 * 1.001
