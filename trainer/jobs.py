@@ -189,4 +189,12 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    if "://" in path:
+        return path
+    expanded = Path(path).expanduser()
+    if not expanded.is_absolute() and "working_dir_files" in Path.cwd().parts:
+        raise UserError(
+            f"{path} is a relative path, and a submitted job runs in a copy of its folder that Ray deletes\n"
+            "give data.root and training.run_dir as absolute paths, or from the home folder: ~/..."
+        )
+    return str(expanded.absolute())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from trainer.curves import task_curves
 from trainer.gates import GateTelemetry
 from trainer.metrics import TaskMetrics
 
@@ -40,7 +41,14 @@ def measure(mine: slice) -> dict[str, object]:
         metrics.update(batch["predictions"], batch["labels"], batch["weights"], losses, batch["groups"])
         gates.update({"gate": batch["gates"]}, batch["weights"])
     use = gates.compute()["gate"]
-    return {"tasks": metrics.compute(), "load": use.load, "entropy": use.entropy}
+    curves = task_curves(*metrics.kept("click")[:3])
+    return {
+        "tasks": metrics.compute(),
+        "load": use.load,
+        "entropy": use.entropy,
+        "reliability": [(point.prediction, point.label, point.share) for point in curves.reliability],
+        "positives": curves.true_positives,
+    }
 
 
 def main(rank: int, world: int, store: str, output: str) -> None:

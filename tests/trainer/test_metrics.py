@@ -133,5 +133,6 @@ def test_ranks_together_equal_one_process(world, tmp_path):
         assert found[0]["tasks"][task] == pytest.approx(
             values, rel=1e-9
         )  # vector and scalar log differ in the last bit
-    np.testing.assert_allclose(found[0]["load"], alone["load"], rtol=1e-12)
+    for name in ("load", "reliability", "positives"):
+        np.testing.assert_allclose(found[0][name], alone[name], rtol=1e-12)
     np.testing.assert_allclose(found[0]["entropy"], alone["entropy"], rtol=1e-9)

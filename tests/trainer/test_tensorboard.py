@@ -1,14 +1,16 @@
 import math
 
-import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.util import tensor_util
 
+from trainer.curves import task_curves
 from trainer.gates import GateUse
 from trainer.memory import Memory
-from trainer.pictures import CELL, HEADER, MARGIN, color, heatmap
+from trainer.pictures import CELL, HEADER
 from trainer.records import EvalRecord, StepRecord
 from trainer.tensorboard import TensorBoard
 
@@ -93,11 +95,16 @@ def test_pictures_become_rarer(tmp_path):
     assert steps[-1] >= 150
 
 
-def test_the_heatmap_colors_each_cell_by_its_load():
-    picture = heatmap(GATES["gate"])
-    assert picture.shape == (HEADER + 2 * CELL, MARGIN + 2 * CELL, 3)
-    assert picture.dtype == np.uint8
-    corner = lambda gate, expert: tuple(picture[HEADER + gate * CELL + 2, MARGIN + expert * CELL + 2])  # noqa: E731
-    assert corner(0, 0) == color(0.75)
-    assert corner(1, 0) == color(0.0)
-    assert corner(1, 1) == color(1.0)
+def test_an_evaluation_draws_its_curves(tmp_path):
+    predictions, labels = torch.tensor([0.1, 0.4, 0.8]), torch.tensor([0.0, 1.0, 1.0])
+    curves = {"click": task_curves(predictions, labels, torch.tensor([1.0, 2.0, 3.0]))}
+    with TensorBoard(tmp_path) as board:
+        board.write(EvalRecord(5, 0, 0.4, {"click": {"auc": 0.7}}, 3, 2.0, gates=GATES, curves=curves))
+    events = read(tmp_path / "eval")
+    assert set(events.Tags()["images"]) == {"gates/gate", "reliability/click"}
+    values = tensor_util.make_ndarray(events.Tensors("pr/click")[0].tensor_proto)
+    true, false, negative, missed, precision, recall = values[:, 63]  # at or above 0.5
+    assert (true, false, negative, missed, precision) == (3, 0, 1, 2, 1)
+    assert recall == pytest.approx(3 / 5)
+    assert values[:2, 0].tolist() == [5, 1], "at or above 0: everything"
+    assert events.Scalars("calibration_error/click")[0].value == pytest.approx(curves["click"].calibration_error)

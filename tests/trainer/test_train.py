@@ -13,8 +13,8 @@ from torch import Tensor
 from configs.load import load_config
 from configs.schema import Config
 from tests.trainer.workers import losses, start_workers, train_on, wait
-from trainer.checkpoint_storage import read_tensors
 from trainer.checkpoint_files import find
+from trainer.checkpoint_storage import read_tensors
 from trainer.folder import Folder
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"

@@ -70,6 +70,8 @@ def test_an_evaluation_becomes_a_record():
     assert record.tasks["click"]["rows"] == 12
     assert {"auc", "gauc", "ne", "calibration"} <= record.tasks["click"].keys()
     assert record.loss == pytest.approx(4.0)
+    assert set(record.curves) == {"click", "seen"}
+    assert record.scalars()["calibration_error/click"] == record.curves["click"].calibration_error
 
 
 def test_paused_time_is_not_training():
