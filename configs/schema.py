@@ -245,7 +245,7 @@ class TrainingConfig(Section):
     )
     clip_gradient_norm: PositiveFloat | None = Field(default=None, description="Largest norm of the top's gradient.")
     task_balance: str = Field(
-        default="fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad."
+        default="fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad, cagrad."
     )
     task_balance_options: dict[str, Any] = Field(
         default={}, description="Arguments of the balance; it lists them when one is unknown."

@@ -7,22 +7,24 @@ penalty on experts that few rows use.
 Shapes: B batch, D input width, E experts, H expert output width, G gates, T tasks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
+from models.fork import Mix, MixFork, ReduceSum
 from models.gates import GateWeights
 from models.parallel import ParallelMLP, WideLinear
 
-ReduceSum = Callable[[Tensor], Tensor]
-
 
 class MixtureOfExperts(nn.Module):
-    """x [B, D] -> (mixed [G, B, H], gates [B, G, E]): each gate's own mixture of the same E experts."""
+    """x [B, D] -> (mixed [G, B, H], gates [B, G, E]): each gate's own mixture of the same E experts.
 
-    def __init__(self, model: ModelConfig, input_dim: int, num_gates: int) -> None:
+    `fork` says that each gate is one task's, so that tasks part here.
+    """
+
+    def __init__(self, model: ModelConfig, input_dim: int, num_gates: int, *, fork: bool) -> None:
         super().__init__()
         self.num_gates, self.num_experts, self.output_dim = num_gates, model.num_experts, model.expert_layers[-1]
         self.experts = ParallelMLP(
@@ -32,6 +34,7 @@ class MixtureOfExperts(nn.Module):
             num_gates, (*model.gate_layers, model.num_experts), model.activation, activate_output=False
         )
         self.gate_weights = GateWeights(model)
+        self.mix = MixFork() if fork else Mix()
         families = {"experts": self.experts.first_layer, "gates": self.gates.first_layer}
         self.residual = model.residual
         if model.residual:
@@ -44,12 +47,7 @@ class MixtureOfExperts(nn.Module):
         gates = self.gate_weights(self.gates(columns["gates"]))
         if self.residual:
             experts = experts + columns["residuals"].transpose(1, 2)
-        return mix(gates, experts), gates
-
-
-def mix(gates: Tensor, experts: Tensor) -> Tensor:
-    """Weighted sums of experts: gates [B, G, E], experts [E, B, H] -> [G, B, H]."""
-    return torch.bmm(gates.to(experts.dtype), experts.transpose(0, 1)).transpose(0, 1)
+        return self.mix(gates, experts), gates
 
 
 def load_balance_loss(gates: Mapping[str, Tensor], weights: Tensor, reduce_sum: ReduceSum = lambda x: x) -> Tensor:

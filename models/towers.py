@@ -11,46 +11,37 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
 from models.grouping import Grouping
-from models.parallel import ParallelLinear, ParallelMLP, WideLinear
+from models.parallel import ParallelLinear, ParallelMLP
 
 
 class Towers(nn.Module):
-    """Logits [B, T] from rows for every task [T, B, H], or, with `shared_input`, from one input for all [B, H]."""
+    """Logits [B, T] from rows of an input for every task [T, B, H]."""
 
-    def __init__(
-        self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, *, shared_input: bool = False
-    ) -> None:
+    def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
         super().__init__()
         widths = [_hidden(model, task) for task in tasks.values()]
-        self.num_tasks, self.shared_input = len(widths), shared_input
+        self.num_tasks = len(widths)
         self.grouping = Grouping(widths)
         self.groups = nn.ModuleList(
-            TowerGroup(model, len(members), input_dim, hidden, shared_input=shared_input)
+            TowerGroup(model, len(members), input_dim, hidden)
             for hidden, members in zip(self.grouping.keys, self.grouping.groups, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = [x] * len(self.groups) if self.shared_input else self.grouping.split(x, dim=0)
-        logits = [group(h) for group, h in zip(self.groups, inputs, strict=True)]
+        logits = [group(h) for group, h in zip(self.groups, self.grouping.split(x, dim=0), strict=True)]
         return self.grouping.join(logits, dim=0).squeeze(1).t()
 
 
 class TowerGroup(nn.Module):
-    """N towers of equal widths: rows [N, B, H], or one input [B, H] with `shared_input`, -> logits [N, 1, B]."""
+    """N towers of equal widths: rows [N, B, H] -> logits [N, 1, B]."""
 
-    def __init__(
-        self, model: ModelConfig, count: int, input_dim: int, hidden: tuple[int, ...], *, shared_input: bool
-    ) -> None:
+    def __init__(self, model: ModelConfig, count: int, input_dim: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.rest = ParallelMLP(count, (*hidden, 1), model.activation, model.dropout, activate_output=False)
-        if shared_input:
-            self.first = WideLinear(input_dim, {"towers": self.rest.first_layer})
-        else:
-            self.first = ParallelLinear(count, input_dim, self.rest.widths[0], "to_columns")
+        self.first = ParallelLinear(count, input_dim, self.rest.widths[0], "to_columns")
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = self.first(x)["towers"] if isinstance(self.first, WideLinear) else self.first(x)
-        return self.rest(columns)
+        return self.rest(self.first(x))
 
 
 def _hidden(model: ModelConfig, task: TaskConfig) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ class MMoE(nn.Module):
     def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
         super().__init__()
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
-        self.mixture = MixtureOfExperts(model, input_dim, num_gates=len(tasks))
+        self.mixture = MixtureOfExperts(model, input_dim, num_gates=len(tasks), fork=True)
         self.towers = Towers(model, tasks, self.mixture.output_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

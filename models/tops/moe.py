@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
 from models.experts import MixtureOfExperts
+from models.fork import CopyFork
 from models.towers import Towers
 
 
@@ -18,12 +19,13 @@ class MoE(nn.Module):
     def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
         super().__init__()
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
-        self.mixture = MixtureOfExperts(model, input_dim, num_gates=1)
-        self.towers = Towers(model, tasks, self.mixture.output_dim, shared_input=True)
+        self.mixture = MixtureOfExperts(model, input_dim, num_gates=1, fork=False)
+        self.copies = CopyFork(len(tasks))
+        self.towers = Towers(model, tasks, self.mixture.output_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         mixed, gates = self.mixture(self.normalization(x))
-        return self.towers(mixed.squeeze(0)), {"gate": gates}
+        return self.towers(self.copies(mixed.squeeze(0))), {"gate": gates}
 
 
 build = MoE

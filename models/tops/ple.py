@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
-from models.experts import mix
+from models.fork import Mix, MixFork
 from models.gates import GateWeights
 from models.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.towers import Towers
@@ -58,6 +58,7 @@ class Level(nn.Module):
         reached = 0 if is_last else num_tasks * own + shared
         self.shared = Streams(model, "shared", 1, num_experts=shared, num_reached=reached)
         self.gate_weights = GateWeights(model)
+        self.mix = MixFork(private=num_tasks * own) if is_last else Mix()
         if same_input:
             self.first = WideLinear(input_dim, {**self.task.families, **self.shared.families})
         else:
@@ -70,7 +71,8 @@ class Level(nn.Module):
         gates = self._task_gates(task_logits)
         if shared_logits is not None:
             gates = torch.cat([gates, self.gate_weights(shared_logits)], dim=1)
-        return mix(gates, torch.cat([task_experts, shared_experts])), gates
+        experts = torch.cat([task_experts, shared_experts])
+        return self.mix(gates, experts), gates
 
     def _own_first_layers(self, streams: Tensor) -> dict[str, Tensor]:
         """Columns of every family, each from its own streams."""

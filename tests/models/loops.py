@@ -44,10 +44,7 @@ def towers(module: Towers, inputs: Sequence[Tensor]) -> Tensor:
     for members, group in zip(module.grouping.groups, module.groups, strict=True):
         assert isinstance(group, TowerGroup)
         for index, task in enumerate(members):
-            if isinstance(group.first, WideLinear):
-                h = first_layers(group.first, inputs[task])["towers"][index]
-            else:
-                h = linear(inputs[task], group.first.weight[index], group.first.bias[index])
+            h = linear(inputs[task], group.first.weight[index], group.first.bias[index])
             logits[task] = mlp(group.rest, index, h)[:, 0]
     return torch.stack([logits[task] for task in range(len(logits))], dim=1)
 

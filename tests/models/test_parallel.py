@@ -25,7 +25,9 @@ def test_initial_values_are_those_of_separate_linear_layers(fan_in, fan_out):
 
 
 def test_the_wide_first_layer_starts_like_one_layer_an_expert():
-    mixture = MixtureOfExperts(ModelConfig(num_experts=16, expert_layers=(32, 8)), input_dim=100, num_gates=2)
+    mixture = MixtureOfExperts(
+        ModelConfig(num_experts=16, expert_layers=(32, 8)), input_dim=100, num_gates=2, fork=True
+    )
     assert mixture.first.weight.shape == (16 * 32 + 2 * 16, 100)
     assert mixture.first.weight.abs().max().item() == pytest.approx(0.1, rel=0.01)
 
