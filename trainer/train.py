@@ -134,7 +134,9 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
                     stall = 0.0
                 if saving.every_steps and step % saving.every_steps == 0:
                     stall += _save(session, step, epoch, epoch_step)
-            if session.validation and (training.evaluate_every or stop == last or epoch_step == reader.steps_per_epoch):
+            every = training.evaluate_every
+            due = step % every == 0 if every else epoch_step == reader.steps_per_epoch
+            if session.validation and (due or step == last):
                 pipeline.detach()
                 with window.paused():
                     record = evaluate(session.built, session.validation, config, session.device, step, epoch)
