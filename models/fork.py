@@ -11,7 +11,8 @@ rather than of the shared parameters, as in Sener & Koltun 2018, "Multi-Task Lea
 Shapes: B batch, T tasks, E experts, H width of what is shared.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -94,6 +95,19 @@ def attach(balance: Balance, top: nn.Module, reduce_sum: ReduceSum = lambda x: x
         )
     for fork in forks:
         fork.combine = lambda gram: balance.combine(reduce_sum(gram))
+
+
+@contextlib.contextmanager
+def uncombined(top: nn.Module) -> Iterator[None]:
+    """Leave the tasks' gradients as they are in the graphs built inside."""
+    forks = {module: module.combine for module in top.modules() if isinstance(module, Fork)}
+    for fork in forks:
+        fork.combine = None
+    try:
+        yield
+    finally:
+        for fork, combine in forks.items():
+            fork.combine = combine
 
 
 class _Mix(torch.autograd.Function):
