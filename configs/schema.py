@@ -204,6 +204,17 @@ class TaskConfig(Section):
     options: dict[str, Any] = Field(
         default={}, description="Arguments of the loss: huber has delta, focal gamma and alpha."
     )
+    parent: str | None = Field(
+        default=None, description="Task whose event must come first: the click of a purchase. Both labels on all rows."
+    )
+    relation: Literal["esmm", "aitm"] = Field(
+        default="esmm",
+        description="To the parent. esmm: the tower predicts this event given the parent's, and the prediction is the "
+        "product with the parent's; aitm: the parent's tower passes on what it knows, and order_penalty applies.",
+    )
+    order_penalty: NonNegativeFloat = Field(
+        default=0.6, description="aitm: price of predicting this event more probable than its parent; 0 allows it."
+    )
 
 
 class DenseOptimizer(Section):
@@ -257,6 +268,9 @@ class TrainingConfig(Section):
     log_every: PositiveInt = Field(default=50, description="Steps between two log lines.")
     evaluate_every: NonNegativeInt = Field(
         default=0, description="Steps between evaluations; 0: at the end of every epoch."
+    )
+    gradient_cosines_every: NonNegativeInt = Field(
+        default=500, description="Steps between samples of how the tasks' gradients agree; 0: never."
     )
     profile_at: PositiveInt | None = Field(
         default=None, description="Step at which ten steps are traced into profile/."

@@ -27,7 +27,7 @@ class Criterion(nn.Module):
     sums of several ranks add up. Tasks are in the order of the config.
 
     Raises:
-        UserError: no such loss, or an option that the loss does not have.
+        UserError: no such loss, an option that the loss does not have, or a funnel of tasks that are no events.
     """
 
     def __init__(self, tasks: Mapping[str, TaskConfig]) -> None:
@@ -37,7 +37,19 @@ class Criterion(nn.Module):
         self._by_loss = Grouping(kinds)
         self.binary = frozenset(name for name, (output, _, _) in zip(tasks, kinds, strict=True) if output == "sigmoid")
         """Tasks whose predictions are probabilities."""
+        for name, task in tasks.items():
+            if task.parent is not None and not {name, task.parent} <= self.binary:
+                raise UserError(
+                    f"tasks.{name}.parent is {task.parent!r}, but the two do not both predict probabilities\n"
+                    "A funnel is of events: give both a loss of probabilities, or output: sigmoid."
+                )
         by_kind = dict(zip(kinds, tasks.items(), strict=True))
+        names = list(tasks)
+        self._ordered = [
+            (names.index(name), names.index(task.parent), task.order_penalty)
+            for name, task in tasks.items()
+            if task.parent is not None and task.relation == "aitm" and task.order_penalty
+        ]
         self._losses = [_row_loss(*by_kind[kind]) for kind in self._by_loss.keys]
 
     def forward(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -46,7 +58,17 @@ class Criterion(nn.Module):
             (weight * loss(logit, label)).sum(dim=0)
             for loss, logit, label, weight in zip(self._losses, *parts, strict=True)
         ]
-        return self._by_loss.join(sums, dim=0)
+        losses = self._by_loss.join(sums, dim=0)
+        return losses + self._order_penalties(logits, weights) if self._ordered else losses
+
+    def _order_penalties(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """[T]: AITM's calibrator, what a child's probability exceeds its parent's by, at the child's price."""
+        predictions = self.predict(logits).unbind(dim=1)
+        penalties = [weights.new_zeros(()) for _ in predictions]
+        for child, parent, price in self._ordered:
+            excess = torch.relu(predictions[child] - predictions[parent])
+            penalties[child] = price * (weights[:, child] * excess).sum()
+        return torch.stack(penalties)
 
     def predict(self, logits: Tensor) -> Tensor:
         """Logits [B, T] -> predictions [B, T] in float32: probabilities for tasks with a sigmoid output."""

@@ -150,5 +150,14 @@ class ParallelMLP(nn.Module):
             h = h.transpose(1, 2)
         return self._activate(h) if self.activate_output else h
 
+    def last_hidden(self, columns: Tensor) -> Tensor:
+        """What the last layer takes: columns [N, widths[-2], B], activated."""
+        h = columns
+        for index, layer in enumerate(self.layers):
+            h = self._activate(h)
+            if index < len(self.layers) - 1:
+                h = layer(h)
+        return h
+
     def _activate(self, x: Tensor) -> Tensor:
         return self.dropout(self.activation(x))

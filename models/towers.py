@@ -7,29 +7,53 @@ Shapes: B batch, H input width, T tasks, N tasks of one group.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
+from models.funnel import EntireSpace, Transfers
 from models.grouping import Grouping
 from models.parallel import ParallelLinear, ParallelMLP
 
 
 class Towers(nn.Module):
-    """Logits [B, T] from rows of an input for every task [T, B, H]."""
+    """Logits [B, T] from rows of an input for every task [T, B, H].
+
+    Raises:
+        UserError: a funnel that leads nowhere, see `models.funnel`.
+    """
 
     def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
         super().__init__()
-        widths = [_hidden(model, task) for task in tasks.values()]
-        self.num_tasks = len(widths)
-        self.grouping = Grouping(widths)
+        hidden = {name: _hidden(model, task) for name, task in tasks.items()}
+        self.num_tasks = len(tasks)
+        self.grouping = Grouping(list(hidden.values()))
         self.groups = nn.ModuleList(
-            TowerGroup(model, len(members), input_dim, hidden)
-            for hidden, members in zip(self.grouping.keys, self.grouping.groups, strict=True)
+            TowerGroup(model, len(members), input_dim, widths)
+            for widths, members in zip(self.grouping.keys, self.grouping.groups, strict=True)
         )
+        self.transfers = Transfers(tasks, {name: (0, *widths)[-1] for name, widths in hidden.items()})
+        self.entire_space = EntireSpace(tasks)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = [group(h) for group, h in zip(self.groups, self.grouping.split(x, dim=0), strict=True)]
-        return self.grouping.join(logits, dim=0).squeeze(1).t()
+        inputs = self.grouping.split(x, dim=0)
+        if self.transfers.pairs:
+            logits = self._with_transfers(inputs)
+        else:
+            logits = [group(h) for group, h in zip(self.groups, inputs, strict=True)]
+        return self.entire_space(self.grouping.join(logits, dim=0).squeeze(1).t())
+
+    def _with_transfers(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Logits [N, 1, B] of each group, after parents' towers have passed on what they know."""
+        groups = [group for group in self.groups if isinstance(group, TowerGroup)]
+        by_group = [group.last_hidden(h) for group, h in zip(groups, inputs, strict=True)]
+        positions = [position for members in self.grouping.groups for position in members]
+        every = dict(zip(positions, [h for part in by_group for h in part.unbind(0)], strict=True))
+        passed = self.transfers([every[position] for position in range(self.num_tasks)])
+        return [
+            group.logits(torch.stack([passed[position] for position in members]))
+            for group, members in zip(groups, self.grouping.groups, strict=True)
+        ]
 
 
 class TowerGroup(nn.Module):
@@ -42,6 +66,14 @@ class TowerGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.rest(self.first(x))
+
+    def last_hidden(self, x: Tensor) -> Tensor:
+        """Rows [N, B, H] -> columns [N, K, B] that the towers' last layers take."""
+        return self.rest.last_hidden(self.first(x))
+
+    def logits(self, last_hidden: Tensor) -> Tensor:
+        """Columns [N, K, B] -> logits [N, 1, B]."""
+        return self.rest.layers[-1](last_hidden)
 
 
 def _hidden(model: ModelConfig, task: TaskConfig) -> tuple[int, ...]:
