@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from cluster.launch import Worker
@@ -14,6 +15,8 @@ from embeddings.planner import plan_tables
 from embeddings.sharding import shard
 from embeddings.tables import build_tables, initialize_tables
 from models.build import build_top
+from models.fork import attach
+from trainer.collectives import sum_over_ranks
 from trainer.objective import Objective
 from trainer.ranker import Ranker
 
@@ -22,7 +25,8 @@ class Built(NamedTuple):
     """A model ready to train, with what says where its tables are."""
 
     model: DistributedModelParallel
-    objective: Objective  # inside the model
+    top: nn.Module  # inside the model, as the objective is
+    objective: Objective
     optimizer: RankerOptimizer
     plan: Plan
 
@@ -47,6 +51,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     torch.manual_seed(config.training.seed)
     top = build_top(config.model, config.tasks, config.input_width)
     objective = Objective(config, dist.get_world_size())
+    attach(objective.balance, top, sum_over_ranks)
     if config.training.precision == "bf16":
         top.forward = torch.autocast(device.type, torch.bfloat16)(top.forward)
     if config.training.compile:
@@ -56,4 +61,4 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training)
     optimizer.initialize_state()
-    return Built(model, objective, optimizer, plan)
+    return Built(model, top, objective, optimizer, plan)

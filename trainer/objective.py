@@ -3,12 +3,15 @@
 B batch, T tasks.
 """
 
+import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
 from models.balancing import build_balance
 from models.criterion import Criterion
 from models.experts import load_balance_loss
+from trainer.collectives import sum_over_ranks
+from trainer.metrics import TaskValues
 from trainer.ranker import Outputs
 
 
@@ -22,9 +25,14 @@ class Objective(nn.Module):
     def __init__(self, config: Config, world_size: int) -> None:
         super().__init__()
         self.criterion = Criterion(config.tasks)
-        self.balance = build_balance(config.training.task_balance, config.tasks)
+        self.balance = build_balance(config.training.task_balance, config.tasks, config.training.task_balance_options)
         self._scale = world_size / config.data.global_batch_size
         self._load_balance = config.model.load_balance
+
+    def observe(self, tasks: TaskValues) -> None:
+        """Tells the balance what the tasks' losses were since the last log line: the same values on every rank."""
+        losses = [values["loss"] for values in tasks.values()]
+        self.balance.observe(torch.tensor(losses, device=self.balance.config_weights.device))
 
     def forward(
         self, scored: tuple[Tensor, dict[str, Tensor]], labels: Tensor, weights: Tensor
@@ -33,7 +41,7 @@ class Objective(nn.Module):
         task_losses = self.criterion(logits, labels, weights)
         loss = self.balance(task_losses * self._scale)
         if self._load_balance:
-            loss = loss + self._load_balance * load_balance_loss(gates, weights)
+            loss = loss + self._load_balance * load_balance_loss(gates, weights, sum_over_ranks)
         gates = {level: gate.detach() for level, gate in gates.items()}
         predictions = self.criterion.predict(logits.detach())
         return loss, Outputs(loss.detach(), task_losses.detach(), predictions, labels, weights, gates)

@@ -18,6 +18,7 @@ from embeddings.features import FeatureTransforms
 from trainer.build import Built, build, device_of
 from trainer.checkpoint import Checkpointer
 from trainer.checkpoint_files import Position
+from trainer.conflicts import ConflictSampler
 from trainer.data.reader import Reader
 from trainer.evaluate import evaluate
 from trainer.logs import open_attempt
@@ -109,12 +110,13 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
     """Trains from `start` to the last step; returns the last evaluation, if there is a validation part."""
     config, reader = session.config, session.reader
     training, saving = config.training, config.checkpoint
-    model, objective, optimizer, _ = session.built
+    model, optimizer, objective = session.built.model, session.built.optimizer, session.built.objective
     last = last_step(config, start, reader.steps_per_epoch)
     pipeline = TrainPipelineSparseDist(model, optimizer, session.device)
     window = TrainingWindow(config.tasks, objective.criterion.binary, session.device, total_steps=last)
     step, epoch, epoch_step = start
-    stall, record = 0.0, None
+    conflicts = ConflictSampler(session.built, list(config.tasks), training.gradient_cosines_every)
+    stall, cosines, record = 0.0, {}, None
     model.train()
     while step < last:
         batches = reader.batches(epoch, epoch_step)
@@ -126,12 +128,16 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
                 rates = _set_learning_rates(session, step, last)
                 torch.manual_seed(_step_seed(training.seed, step, session.worker.rank))
                 session.profiler.tick(step)
-                window.add(pipeline.progress(ahead))
+                outputs = pipeline.progress(ahead)
+                window.add(outputs)
                 step, epoch_step = step + 1, epoch_step + 1
+                cosines |= conflicts.after(step, outputs)
                 if step % training.log_every == 0 or step == last:
-                    extra = {"checkpoint/stall_seconds": stall}
-                    session.report.write(window.close(step, epoch, reader.wait_seconds, rates, extra))
-                    stall = 0.0
+                    extra = {"checkpoint/stall_seconds": stall, **cosines}
+                    stepped = window.close(step, epoch, reader.wait_seconds, rates, extra)
+                    objective.observe(stepped.tasks)
+                    session.report.write(stepped)
+                    stall, cosines = 0.0, {}
                 if saving.every_steps and step % saving.every_steps == 0:
                     stall += _save(session, step, epoch, epoch_step)
             every = training.evaluate_every

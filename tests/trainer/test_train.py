@@ -1,5 +1,6 @@
 """Training on real processes: any number of workers trains the same run, and a killed one goes on where it was."""
 
+import json
 import os
 import random
 import signal
@@ -117,3 +118,19 @@ def test_gradients_are_clipped_to_the_norm(data: str, tmp_path: Path) -> None:
     dense = [name for name in first if name.startswith("model/top.")]
     moved = sum(float((last[name] - first[name]).square().sum()) for name in dense) ** 0.5
     assert 0.01 < moved <= 0.05 * 1.001
+
+
+@pytest.mark.parametrize("balance", ["uncertainty", "dwa", "gradnorm", "pcgrad"])
+def test_a_task_balance_is_the_same_on_any_number_of_workers(data: str, tmp_path: Path, balance: str) -> None:
+    options = (
+        f"training.task_balance={balance}",
+        "model.dropout=0",
+        "model.load_balance=0.01",
+        "training.max_steps=12",
+    )
+    for world_size in (1, 2):
+        train_on(small(data, tmp_path / str(world_size), *options, "training.gradient_cosines_every=4"), world_size)
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert max(relative(one[step], two[step]) for step in one) < 1e-4
+    records = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "gradient_cosine/click-like" in record] == [4, 8, 12]
