@@ -7,7 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from configs.load import dump_config
 from configs.schema import Config
+from embeddings.plan import Plan
+from embeddings.plan_report import PlanReport
+from models.describe import describe
 from trainer.console import eval_table, step_line
 from trainer.metrics_file import MetricsFile
 from trainer.records import EvalRecord, Record, to_json
@@ -29,6 +33,13 @@ class Report:
         if self._rank == 0:
             print(text)  # noqa: T201 - into the rank's log
             self._say(text)
+
+    def texts(self, config: Config, plan: Plan) -> None:
+        """What the run is, on the text tab."""
+        if self.tensorboard is not None:
+            self.tensorboard.text("config", dump_config(config))
+            self.tensorboard.text("model", describe(config.model, config.tasks, config.input_width))
+            self.tensorboard.text("plan", PlanReport(plan).text)
 
     def write(self, record: Record) -> None:
         if self.tensorboard is None or self._metrics is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embeddings.plan_report import PlanReport
+from models.describe import describe
 from trainer.checkpoint_files import Position
 from trainer.console import count
 from trainer.console import start_up_page as page
@@ -35,4 +36,5 @@ def start_up_page(session: Session, run: RunDirectory, start: Position | None) -
         "tensorboard": f"tensorboard --logdir {run.tensorboard}",
         "logs": f"{run.logs / 'latest'}/rank_*.log",
     }
-    return page(facts, PlanReport(session.built.plan).text)
+    structure = describe(config.model, config.tasks, config.input_width)
+    return page(facts, f"{structure}\n\n{PlanReport(session.built.plan).text}")

@@ -73,6 +73,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
         profiler = StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile)
         session = Session(config, worker, device, built, reader, validation, checkpointer, report, profiler)
         report.line(start_up_page(session, run, start))
+        report.texts(config, built.plan)
         record = fit(session, start or Position(0, 0, 0))
         if record is not None:
             report.finish(config, record)
