@@ -16,6 +16,7 @@ B batch, T tasks.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ from trainer.collectives import Group, sum_over_ranks
 
 BLOCK_ROWS = 32_768
 TaskValues = Mapping[str, Mapping[str, float]]
+
+
+class Rows(NamedTuple):
+    """Rows of one task, weights above zero."""
+
+    predictions: Tensor  # [n]
+    labels: Tensor  # [n]
+    weights: Tensor  # [n]
+    groups: Tensor | None  # [n] int64
 
 
 class TaskMetrics:
@@ -89,7 +99,7 @@ class TaskMetrics:
         for t, task in enumerate(self.tasks):
             result[task] = _ratios({name: values[t] for name, values in columns.items()}, task in self.binary)
             if task in self.binary:
-                result[task] |= self._areas(t, group)
+                result[task] |= self._areas(task, group)
         return result
 
     def restart(self) -> None:
@@ -98,12 +108,14 @@ class TaskMetrics:
         self._sums.zero_()
         self._losses.zero_()
 
-    def kept(self, task: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Predictions, labels, weights [n] of a task's kept rows on this rank, rows of weight zero among them."""
-        t, step = task, len(self.tasks)
+    def kept(self, task: str) -> Rows:
+        """This rank's kept rows of a task that count."""
+        t, step = self.tasks.index(task), len(self.tasks)
         blocks = [*self._full, self._block if self._wrapped else self._block[: self._at]]
-        predictions, labels, weights = (torch.cat([b[:, t + k * step] for b in blocks]) for k in range(3))
-        return predictions, labels, weights
+        predictions, labels, weights = (torch.cat([block[:, t + k * step] for block in blocks]) for k in range(3))
+        counted = weights > 0
+        groups = torch.cat(self._groups)[counted] if self._groups else None
+        return Rows(predictions[counted], labels[counted], weights[counted], groups)
 
     def _write(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> None:
         end = self._at + len(predictions)
@@ -133,13 +145,11 @@ class TaskMetrics:
             parts += [weights * error, weights * error.square()]
         self._sums += torch.stack([part.sum(0, dtype=torch.float64) for part in parts])
 
-    def _areas(self, t: int, group: Group) -> dict[str, float]:
-        predictions, labels, weights = self.kept(t)
-        counted = weights > 0
-        rows = predictions[counted], labels[counted], weights[counted]
-        areas = {"auc": auc(*rows, group)}
-        if self._groups:
-            areas["gauc"] = grouped_auc(*rows, torch.cat(self._groups)[counted], group)
+    def _areas(self, task: str, group: Group) -> dict[str, float]:
+        rows = self.kept(task)
+        areas = {"auc": auc(*rows[:3], group)}
+        if rows.groups is not None:
+            areas["gauc"] = grouped_auc(*rows[:3], rows.groups, group)
         return areas
 
 

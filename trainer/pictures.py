@@ -1,11 +1,17 @@
-"""Small pictures for TensorBoard, drawn with Pillow (which TensorBoard requires anyway): the gates' heatmap."""
+"""Small pictures for TensorBoard, drawn with Pillow (which TensorBoard requires anyway): gate load, reliability."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from trainer.curves import ReliabilityPoint
 from trainer.gates import GateUse
 
 CELL, MARGIN, HEADER = 36, 110, 18
+PLOT, FRAME = 360, 50  # side of the reliability plot, space left for its scales
+TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 # viridis at five places, from nothing to everything
 COLORS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=np.float64)
 
@@ -35,3 +41,31 @@ def color(share: float) -> tuple[int, int, int]:
     low = min(int(place), len(COLORS) - 2)
     red, green, blue = COLORS[low] + (COLORS[low + 1] - COLORS[low]) * (place - low)
     return round(red), round(green), round(blue)
+
+
+def reliability_plot(points: Sequence[ReliabilityPoint]) -> np.ndarray:
+    """[360, 360, 3] uint8: mean label over mean prediction, both in log-odds; a dot's area is its share of the rows.
+
+    On the diagonal predictions are right on average, below it they are too high.
+    """
+    image = Image.new("RGB", (PLOT, PLOT), "white")
+    draw = ImageDraw.Draw(image)
+    for tick in TICKS:
+        draw.line((place(tick), FRAME, place(tick), PLOT - FRAME), fill="#dddddd")
+        draw.line((FRAME, PLOT - place(tick), PLOT - FRAME, PLOT - place(tick)), fill="#dddddd")
+        draw.text((place(tick), PLOT - FRAME + 10), f"{tick:g}", fill="black", anchor="mm")
+        draw.text((FRAME - 6, PLOT - place(tick)), f"{tick:g}", fill="black", anchor="rm")
+    draw.line((FRAME, PLOT - FRAME, PLOT - FRAME, FRAME), fill="gray")
+    draw.text((PLOT // 2, PLOT - 14), "mean prediction", fill="black", anchor="mm")
+    draw.text((PLOT // 2, FRAME - 14), "mean label, on the left scale", fill="black", anchor="mm")
+    for point in points:
+        x, y, radius = place(point.prediction), PLOT - place(point.label), 2 + 16 * math.sqrt(point.share)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color(0.25), width=2)
+    return np.asarray(image)
+
+
+def place(probability: float) -> float:
+    """Pixels from the edge of the reliability plot; what lies beyond its scales sits on its frame."""
+    low, high = math.log(0.00005), -math.log(0.005)  # log-odds, nearly
+    odds = math.log(max(probability, 1e-9)) - math.log(max(1 - probability, 1e-9))
+    return FRAME + (PLOT - 2 * FRAME) * (min(max(odds, low), high) - low) / (high - low)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainer.curves import TaskCurves
 from trainer.gates import GateUse
 from trainer.memory import Memory
 from trainer.metrics import TaskValues
@@ -62,7 +63,7 @@ class EvalRecord:
     rows: int
     seconds: float
     gates: Mapping[str, GateUse] = field(default_factory=dict)
-    extra: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, TaskCurves] = field(default_factory=dict)  # of binary tasks
 
     kind = "eval"
 
@@ -71,7 +72,8 @@ class EvalRecord:
         values = {"total/loss": self.loss} | _task_scalars(self.tasks)
         if self.seconds > 0:
             values["speed/examples_per_second"] = self.rows / self.seconds
-        return values | _gate_scalars(self.gates) | dict(self.extra)
+        values |= {f"calibration_error/{task}": curves.calibration_error for task, curves in self.curves.items()}
+        return values | _gate_scalars(self.gates)
 
 
 Record = StepRecord | EvalRecord

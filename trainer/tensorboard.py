@@ -19,6 +19,9 @@
     gate_load/LEVEL/GATE/expert_E     both        mean weight of the expert
     gate_dead_experts/LEVEL           both        experts that no gate uses
     gates/LEVEL                       both        the load as a picture, a row a gate
+    calibration_error/TASK            eval        mean gap between prediction and label over bins (ECE)
+    reliability/TASK                  eval        picture: mean label over mean prediction
+    pr/TASK                           eval        precision and recall at 127 thresholds
     checkpoint/stall_seconds          train       time a save held training up, and other tags of StepRecord.extra
 
 The text tab has the config and the sharding plan, the hparams tab the run's settings beside its last evaluation.
@@ -31,13 +34,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from trainer.pictures import heatmap
+from trainer.curves import THRESHOLDS, TaskCurves
+from trainer.pictures import heatmap, reliability_plot
 from trainer.records import EvalRecord, Record
 
-QUALITY = ("total", "loss", "ne", "auc", "gauc", "calibration", "mae", "rmse")
+QUALITY = ("total", "loss", "ne", "auc", "gauc", "calibration", "calibration_error", "mae", "rmse")
 OVERVIEW = {
     "overview": {
         "loss": ["Multiline", ["total/loss", "loss/.*"]],
@@ -73,13 +78,13 @@ class TensorBoard:
         for tag, value in record.scalars().items():
             if math.isfinite(value):
                 writer.add_scalar(tag, value, record.step)
-        if evaluation or record.step >= self._pictures_due:
-            for level, use in record.gates.items():
-                writer.add_image(f"gates/{level}", heatmap(use), record.step, dataformats="HWC")
-        if not evaluation and record.step >= self._pictures_due:
-            self._pictures_due = record.step + max(record.step // 4, 1)  # ever rarer: TensorBoard keeps ten of a tag
         if evaluation:
+            self._curves(record)
+            _heatmaps(writer, record)
             writer.flush()
+        elif record.step >= self._pictures_due:
+            _heatmaps(writer, record)
+            self._pictures_due = record.step + max(record.step // 4, 1)  # ever rarer: TensorBoard keeps ten of a tag
 
     def text(self, name: str, content: str) -> None:
         """A preformatted text (config, plan) on the text tab."""
@@ -95,6 +100,13 @@ class TensorBoard:
         for summary in hparams(dict(settings), shown):
             self.eval._get_file_writer().add_summary(summary)
 
+    def _curves(self, record: EvalRecord) -> None:
+        for task, curves in record.curves.items():
+            picture = reliability_plot(curves.reliability)
+            self.eval.add_image(f"reliability/{task}", picture, record.step, dataformats="HWC")
+            counts = _confusion(curves)
+            self.eval.add_pr_curve_raw(f"pr/{task}", *counts, global_step=record.step, num_thresholds=THRESHOLDS)
+
     def close(self) -> None:
         self.train.close()
         self.eval.close()
@@ -106,3 +118,17 @@ class TensorBoard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _heatmaps(writer: SummaryWriter, record: Record) -> None:
+    for level, use in record.gates.items():
+        writer.add_image(f"gates/{level}", heatmap(use), record.step, dataformats="HWC")
+
+
+def _confusion(curves: TaskCurves) -> tuple[np.ndarray, ...]:
+    """True and false positives, true and false negatives, precision, recall: each [THRESHOLDS]."""
+    true, false = np.array(curves.true_positives), np.array(curves.false_positives)
+    predicted = true + false
+    precision = np.divide(true, predicted, out=np.zeros_like(true), where=predicted > 0)
+    recall = true / true[0] if true[0] > 0 else np.zeros_like(true)
+    return true, false, false[0] - false, true[0] - true, precision, recall

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from configs.schema import TaskConfig
 from trainer.collectives import Group, max_over_ranks, ranks, sum_over_ranks
+from trainer.curves import task_curves
 from trainer.gates import GateTelemetry
 from trainer.memory import Memory, measure
 from trainer.metrics import TaskMetrics, TaskValues
@@ -143,9 +144,11 @@ class Evaluation:
     def close(self, step: int, epoch: int) -> EvalRecord:
         """The record, the same on every rank."""
         tasks, gates = self._metrics.compute(self.group), self._gates.compute(self.group)
+        binary = [name for name in tasks if name in self._metrics.binary]
+        curves = {name: task_curves(*self._metrics.kept(name)[:3], self.group) for name in binary}
         rows = int(sum_over_ranks(self._rows, self.group))
         seconds = time.perf_counter() - self._began
-        return EvalRecord(step, epoch, _total(tasks, self._weights), tasks, rows, seconds, gates)
+        return EvalRecord(step, epoch, _total(tasks, self._weights), tasks, rows, seconds, gates, curves)
 
 
 def _rows(weights: Tensor) -> Tensor:
