@@ -43,7 +43,8 @@ def eval_table(record: EvalRecord) -> str:
     rows = [["task", *metrics]]
     for task, values in record.tasks.items():
         rows.append([task, *(_cell(metric, values.get(metric)) for metric in metrics)])
-    return "\n".join([title, *table(rows)])
+    shown = "  ".join(f"{task} {ratio(value)} (label {ratio(label)})" for task, (value, label) in record.sample.items())
+    return "\n".join([title, *table(rows), *([f"  its first row: {shown}"] if shown else [])])
 
 
 def start_up_page(facts: Mapping[str, object], plan: str = "") -> str:

@@ -64,6 +64,7 @@ class EvalRecord:
     seconds: float
     gates: Mapping[str, GateUse] = field(default_factory=dict)
     curves: Mapping[str, TaskCurves] = field(default_factory=dict)  # of binary tasks
+    sample: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # prediction and label of the first row
 
     kind = "eval"
 

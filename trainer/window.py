@@ -133,6 +133,7 @@ class Evaluation:
         self._metrics = TaskMetrics(list(tasks), binary, device, keep_all=True)
         self._gates = GateTelemetry(list(tasks))
         self._rows = torch.zeros((), dtype=torch.float64, device=device)
+        self._first: Outputs | None = None
         self._began = time.perf_counter()
 
     def add(self, outputs: "Outputs", groups: Tensor | None = None) -> None:
@@ -140,15 +141,27 @@ class Evaluation:
         self._metrics.update(outputs.predictions, outputs.labels, outputs.weights, outputs.task_losses, groups)
         self._gates.update(outputs.gates, outputs.weights)
         self._rows += _rows(outputs.weights)
+        self._first = self._first or outputs
 
     def close(self, step: int, epoch: int) -> EvalRecord:
-        """The record, the same on every rank."""
+        """The record, the same on every rank but for its sample."""
         tasks, gates = self._metrics.compute(self.group), self._gates.compute(self.group)
         binary = [name for name in tasks if name in self._metrics.binary]
         curves = {name: task_curves(*self._metrics.kept(name)[:3], self.group) for name in binary}
         rows = int(sum_over_ranks(self._rows, self.group))
         seconds = time.perf_counter() - self._began
-        return EvalRecord(step, epoch, _total(tasks, self._weights), tasks, rows, seconds, gates, curves)
+        return EvalRecord(
+            step, epoch, _total(tasks, self._weights), tasks, rows, seconds, gates, curves, self._sample()
+        )
+
+    def _sample(self) -> dict[str, tuple[float, float]]:
+        """Prediction and label of this rank's first row; NaN where the label is missing."""
+        if self._first is None:
+            return {}
+        labels = self._first.labels[0].where(self._first.weights[0] > 0, torch.nan)
+        return dict(
+            zip(self._weights, zip(self._first.predictions[0].tolist(), labels.tolist(), strict=True), strict=True)
+        )
 
 
 def _rows(weights: Tensor) -> Tensor:

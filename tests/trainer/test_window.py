@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from configs.schema import TaskConfig
+from trainer.console import eval_table
 from trainer.window import Evaluation, TrainingWindow
 
 TASKS = {"click": TaskConfig(weight=2.0), "watch": TaskConfig(loss="mse"), "seen": TaskConfig(weight=0)}
@@ -81,3 +82,16 @@ def test_paused_time_is_not_training():
         time.sleep(0.5)
     record = window.close(1, 0, wait_seconds=0.0, learning_rates={})
     assert 0 < record.step_seconds < 0.5
+
+
+def test_an_evaluation_shows_its_first_row():
+    evaluation = Evaluation(TASKS, ["click", "seen"], torch.device("cpu"))
+    first = outputs(seed=1)
+    first.weights[0, 1] = 0  # no label for watching
+    evaluation.add(first)
+    evaluation.add(outputs(seed=2))
+    record = evaluation.close(5, 0)
+    prediction, label = record.sample["click"]
+    assert (prediction, label) == (first.predictions[0, 0].item(), first.labels[0, 0].item())
+    assert math.isnan(record.sample["watch"][1])
+    assert "its first row: click" in eval_table(record)
