@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 
-@ray.remote(num_cpus=0, max_concurrency=4)
+@ray.remote(num_cpus=0, max_concurrency=4)  # pyright: ignore[reportCallIssue] - ray's overloads miss actors' options
 class Channel:
     """Holds what workers say until the driver takes it."""
 
