@@ -16,9 +16,10 @@ from typing import Any
 import ray
 import ray.train.torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.channel import Channel, Listener
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
 from configs.schema import LaunchConfig
 
 # Decoding Parquet frees and reserves large buffers all the time. Arrow's allocator would give their pages back to the
@@ -52,13 +53,20 @@ class _TellFailures(UserCallback):
         self._channel, self._max_failures, self._log_hint, self._failures = channel, max_failures, log_hint, 0
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        if any(isinstance(_cause(error), UserError) for error in worker_exceptions.values()):
+            return  # told once, at the end
         self._failures += 1
         allowed = "any number" if self._max_failures < 0 else self._max_failures
         for rank, error in sorted(worker_exceptions.items()):
-            cause = str(getattr(error, "base_exc", None) or error).strip().splitlines() or [type(error).__name__]
+            cause = str(_cause(error)).strip().splitlines() or [type(error).__name__]
             line = f"rank {rank} failed: {' '.join(part.strip() for part in cause[-6:])}"
             self._channel.say.remote(f"{line} ({self._log_hint.format(rank=rank)})")
         self._channel.say.remote(f"failure {self._failures} of {allowed} that the run survives")
+
+
+def _cause(error: Exception) -> Exception:
+    """What the function raised, out of Ray's wrapping."""
+    return getattr(error, "base_exc", None) or getattr(error, "cause", None) or error
 
 
 def _connect(launch: LaunchConfig) -> None:
@@ -89,7 +97,8 @@ def _connect(launch: LaunchConfig) -> None:
 def _device(launch: LaunchConfig) -> str:
     if launch.device != "auto":
         return launch.device
-    return "cuda" if ray.cluster_resources().get("GPU", 0) >= launch.workers else "cpu"
+    gpus = ray.cluster_resources().get("GPU", 0)
+    return "cuda" if gpus >= (launch.min_workers or launch.workers) else "cpu"
 
 
 def _check_room(launch: LaunchConfig, device: str) -> None:
@@ -174,11 +183,12 @@ def launch(
 
     Raises:
         UserError: a worker met a mistake of the user's, or the cluster has no room. Not tried again.
-        RuntimeError: more failures than `config.max_failures`.
+        RunFailed: more failures than `config.max_failures`.
     """
     started = not ray.is_initialized()
     _connect(config)
-    channel = Channel.remote()  # pyright: ignore[reportAttributeAccessIssue] - what ray.remote adds
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    channel = Channel.options(scheduling_strategy=here).remote()  # pyright: ignore[reportAttributeAccessIssue] - what ray.remote adds
     listener = Listener(channel, show)
     failure: Exception | None = None
     try:
@@ -193,5 +203,5 @@ def launch(
     if mistake:
         raise UserError(mistake)
     if failure:
-        raise RuntimeError(f"training failed for good: {failure}") from failure
+        raise RunFailed(f"more failures than launch.max_failures={config.max_failures}\n{failure}") from failure
     return result

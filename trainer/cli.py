@@ -6,13 +6,14 @@ config errors come at once.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -43,7 +44,16 @@ def _report(text: str, values: Any, as_json: bool) -> None:
     """Text for a reader on standard output, or on standard error when a script wants the JSON."""
     typer.echo(text, err=as_json)
     if as_json:
-        typer.echo(json.dumps(values))
+        typer.echo(json.dumps(_finite(values), allow_nan=False))
+
+
+def _finite(values: Any) -> Any:
+    """JSON has no NaN: a metric that is undefined is null."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 @app.command()
@@ -68,7 +78,7 @@ def train(
 def evaluate(
     run: Run,
     part: Annotated[str | None, typer.Option(help="Sub-folder of data.root; data.validation if left out.")] = None,
-    workers: Annotated[int | None, typer.Option(help="In place of launch.workers.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="In place of launch.workers.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the newest checkpoint of a run on every row of a part, each once."""
@@ -153,13 +163,13 @@ def compare(
     settings = _load(config, overrides)
     from trainer.jobs import compare_runs
 
-    text, values = compare_runs(settings, tops.split(","), seeds, part, _say)
+    text, values = compare_runs(settings, [top.strip() for top in tops.split(",") if top.strip()], seeds, part, _say)
     _report(text, values, as_json)
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A data set, a run, a checkpoint or a bundle.")], as_json: Json = False
+    path: Annotated[str, typer.Argument(help="A data set, a run, a checkpoint or a bundle.")], as_json: Json = False
 ) -> None:
     """Describe what is at PATH."""
     from trainer.inspect import inspect as describe
@@ -194,6 +204,6 @@ def main() -> None:
     except UserError as error:
         _say(f"error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _say("stopped")
+    except RunFailed as error:
+        _say(f"failed: {error}")
         sys.exit(1)

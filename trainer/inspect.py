@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.errors import UserError
 from trainer.checkpoint_files import COMPLETE, Checkpoint, find, problems, read_complete
+from trainer.data.inspect_data import inspect_data
 from trainer.folder import Folder
 from trainer.run_directory import RunDirectory
 from trainer.serving.signature import SIGNATURE, read_signature
@@ -17,13 +18,16 @@ GIB = 2**30
 _SHOWN = {"tasks", "columns", "compiled_for", "source", "parity", "versions"}
 
 
-def inspect(path: Path) -> tuple[str, dict[str, Any]]:
+def inspect(location: str) -> tuple[str, dict[str, Any]]:
     """Text for a reader, and the same as JSON values.
 
     Raises:
         UserError: there is nothing that this project wrote or reads.
     """
-    if not path.exists() and "://" not in str(path):
+    path = Path(location)
+    if "://" in location:
+        return inspect_data(location)
+    if not path.exists():
         raise UserError(f"{path} does not exist\ngive a data set, a run, a checkpoint or a bundle")
     if (path / SIGNATURE).exists():
         values = _bundle(path)
@@ -32,9 +36,7 @@ def inspect(path: Path) -> tuple[str, dict[str, Any]]:
     elif RunDirectory(path).is_used:
         values = _run(RunDirectory(path))
     else:
-        from trainer.data.inspect_data import inspect_data
-
-        return inspect_data(str(path))
+        return inspect_data(location)
     return "\n".join(_lines(values)), values
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.checks import check
 from configs.errors import UserError
 from configs.load import dump_config, load_config
 from configs.resume import compare
@@ -20,7 +21,7 @@ from trainer.compare import Result, comparison, variant
 from trainer.data.checks import check_manifest
 from trainer.data.generate import generate
 from trainer.data.manifest import Manifest
-from trainer.data.scan import build_manifest
+from trainer.data.scan import build_manifest, exists
 from trainer.environment import environment
 from trainer.folder import Folder
 from trainer.manifests import keep_manifest, read_manifest
@@ -49,9 +50,10 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> N
     """Everything that the workers of a run find in its directory, and generated data if the config asks for it."""
     generate_missing(config, say)
     run = RunDirectory(config.training.run_dir)
+    manifests = _manifests(run, config, keep=not overwrite)  # before anything of an old run is deleted
     _open(run, config, resume=resume, overwrite=overwrite, say=say)
-    for part in (config.data.train, config.data.validation):
-        _keep_manifest(run, config, part, must_exist=part == config.data.train)
+    for part, manifest in manifests.items():
+        keep_manifest(run, part, manifest)
 
 
 def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None, say: Say) -> tuple[str, dict[str, Any]]:
@@ -60,10 +62,13 @@ def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None, 
     config = with_absolute_paths(config)
     part = part or config.data.validation
     variants = [variant(config, top, config.training.seed + seed) for top in tops for seed in range(seeds)]
+    mistakes = [f"model.top={each.model.top}: {mistake.message}" for each in variants for mistake in check(each)]
+    if mistakes:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
     for each in variants:
         is_there = RunDirectory(each.training.run_dir).is_used
         prepare_run(each, resume=is_there, overwrite=False, say=say)
-        _keep_manifest(RunDirectory(each.training.run_dir), each, part, must_exist=True)
+        _measured_on(RunDirectory(each.training.run_dir), each, part)
     first = RunDirectory(variants[0].training.run_dir)
     tasks = _launch(_train_all, (variants, part), config, first, say)
     results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
@@ -84,10 +89,12 @@ def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None, say: S
     check_versions()
     run = open_run(run_dir)
     config = load_config(run.config)
+    training = config.training.model_copy(update={"run_dir": str(run)})  # it may have moved
+    config = config.model_copy(update={"training": training})
     if workers is not None:
         config = config.model_copy(update={"launch": config.launch.model_copy(update={"workers": workers})})
     part = part or config.data.validation
-    _keep_manifest(run, config, part, must_exist=True)
+    _measured_on(run, config, part)
     result = _launch(_measure, (config, part), config, run, say)
     return result["text"], {"tasks": result["tasks"]}
 
@@ -139,14 +146,25 @@ def _check(config: Config, part: str) -> Manifest:
     return manifest
 
 
-def _keep_manifest(run: RunDirectory, config: Config, part: str, *, must_exist: bool) -> None:
-    """Fixes which files are the part, at the first start: files that arrive later change nothing."""
-    if read_manifest(run, part) is None and (must_exist or _has(config, part)):
+def _manifests(run: RunDirectory, config: Config, *, keep: bool) -> dict[str, Manifest]:
+    """The files of each part, fixed at the first start of a run: files that arrive later change nothing.
+
+    keep: those that the run has already.
+    """
+    manifests: dict[str, Manifest] = {}
+    for part in (config.data.train, config.data.validation):
+        known = read_manifest(run, part) if keep else None
+        if known is None and (part == config.data.train or exists(config.data.root, part)):
+            known = _check(config, part)
+        if known is not None:
+            manifests[part] = known
+    return manifests
+
+
+def _measured_on(run: RunDirectory, config: Config, part: str) -> None:
+    """Makes sure that the run has a manifest of `part`."""
+    if read_manifest(run, part) is None:
         keep_manifest(run, part, _check(config, part))
-
-
-def _has(config: Config, part: str) -> bool:
-    return "://" in config.data.root or (Path(config.data.root) / part).exists()
 
 
 def _launch(function: Callable[[Any, Worker], Any], argument: Any, config: Config, run: RunDirectory, say: Say) -> Any:

@@ -21,7 +21,12 @@ class StepProfiler:
             wanted = {ProfilerActivity.CPU, ProfilerActivity.CUDA} & supported_activities()
             started = self._profile = profile(activities=wanted, record_shapes=True)
             started.start()
-        elif self._profile is not None and step == self._first + TRACED_STEPS:
+        elif step == self._first + TRACED_STEPS:
+            self.close()
+
+    def close(self) -> None:
+        """Writes the trace, if one is being made."""
+        if self._profile is not None:
             self._profile.stop()
             self._directory.mkdir(parents=True, exist_ok=True)
             self._profile.export_chrome_trace(str(self._directory / f"step_{self._first}.json.gz"))

@@ -48,6 +48,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
         self.profile = self.path / "profile"
+        self.quarantined = self.path / "quarantined.json"
         self.export = self.path / "export"
 
     def __str__(self) -> str:

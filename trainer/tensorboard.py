@@ -64,7 +64,7 @@ class TensorBoard:
 
     def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
         """resume_step: the step of the checkpoint the run goes on from; curves drawn beyond it are dropped."""
-        purge = None if resume_step is None else resume_step + 1
+        purge = 0 if resume_step is None else resume_step + 1  # an attempt may have died before it saved
         self.train = SummaryWriter(str(Path(directory) / "train"), purge_step=purge, flush_secs=10)
         self.eval = SummaryWriter(str(Path(directory) / "eval"), purge_step=purge, flush_secs=10)
         self._pictures_due = 0

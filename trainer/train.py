@@ -4,7 +4,8 @@ Every start is the same, the first or after a failure: the run directory says ho
 directory and launching the workers is `jobs`' business, and was done before.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,8 +20,11 @@ from trainer.build import Built, build, device_of
 from trainer.checkpoint import Checkpointer
 from trainer.checkpoint_files import Position
 from trainer.conflicts import ConflictSampler
+from trainer.data.quarantine import Quarantined
 from trainer.data.reader import Reader
+from trainer.data.source import open_source
 from trainer.evaluate import evaluate
+from trainer.left_out import LeftOut
 from trainer.logs import open_attempt
 from trainer.manifests import read_manifest
 from trainer.plans import keep_plan, read_pins
@@ -47,6 +51,7 @@ class Session:
     validation: Reader | None
     checkpointer: Checkpointer
     report: Report
+    left_out: LeftOut
     profiler: StepProfiler
 
 
@@ -60,18 +65,22 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
     open_attempt(run, worker)
     device = device_of(worker)
     features = FeatureTransforms(config.features, config.tables)
-    reader = open_reader(config, run, config.data.train, features, worker, shuffle=True)
-    assert reader is not None, "jobs wrote the manifest of the training part"
+    manifest = read_manifest(run, config.data.train)
+    assert manifest is not None, "jobs wrote the manifest of the training part"
+    facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
+    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
+    newest = checkpointer.newest_complete()
+    left_out = LeftOut(run, newest)
+    reader = open_reader(config, run, config.data.train, features, worker, shuffle=True, left_out=left_out.entries)
+    assert reader is not None
     validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
     built = build(config, device, worker.local_world_size, read_pins(run))
-    facts = {"config": config_fingerprint(config), "manifest": reader.manifest.fingerprint, "versions": installed()}
-    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
-    start = checkpointer.load(training_state(built.model, built.optimizer))
+    start = checkpointer.load(training_state(built.model, built.optimizer), newest) if newest else None
     if worker.rank == 0:
         keep_plan(run, built.plan)
     with Report(run, worker.rank, start.step if start else None, worker.say) as report:
         profiler = StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile)
-        session = Session(config, worker, device, built, reader, validation, checkpointer, report, profiler)
+        session = Session(config, worker, device, built, reader, validation, checkpointer, report, left_out, profiler)
         report.line(start_up_page(session, run, start))
         report.texts(config, built.plan)
         record = fit(session, start or Position(0, 0, 0))
@@ -82,12 +91,20 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def open_reader(
-    config: Config, run: RunDirectory, part: str, features: FeatureTransforms, worker: Worker, *, shuffle: bool
+    config: Config,
+    run: RunDirectory,
+    part: str,
+    features: FeatureTransforms,
+    worker: Worker,
+    *,
+    shuffle: bool,
+    left_out: Sequence[Quarantined] = (),
 ) -> Reader | None:
-    """A reader of the rows of `part` that are this rank's; None where the run has no such part."""
+    """A reader of the rows of `part` that are this rank's, but for `left_out`; None where the run has no such part."""
     manifest = read_manifest(run, part)
     if manifest is None:
         return None
+    manifest = replace(manifest, root=open_source(config.data.root, part).root)  # the data may have moved
     return Reader(
         manifest,
         config.data,
@@ -97,6 +114,7 @@ def open_reader(
         worker.rank,
         worker.world_size,
         shuffle=shuffle,
+        quarantined=left_out,
     )
 
 
@@ -118,6 +136,7 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
     step, epoch, epoch_step = start
     conflicts = ConflictSampler(session.built, list(config.tasks), training.gradient_cosines_every)
     stall, cosines, record = 0.0, {}, None
+    saves = ends = False
     model.train()
     while step < last:
         batches = reader.batches(epoch, epoch_step)
@@ -133,13 +152,16 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
                 window.add(outputs)
                 step, epoch_step = step + 1, epoch_step + 1
                 cosines |= conflicts.after(step, outputs)
-                if step % training.log_every == 0 or step == last:
+                saves = bool(saving.every_steps) and step % saving.every_steps == 0
+                ends = step == last or epoch_step == reader.steps_per_epoch
+                # A saved step ends its window, so that a resumed run has the same windows.
+                if step % training.log_every == 0 or saves or ends:
                     extra = {"checkpoint/stall_seconds": stall, **cosines}
                     stepped = window.close(step, epoch, reader.wait_seconds, rates, extra)
                     objective.observe(stepped.tasks)
                     session.report.write(stepped)
                     stall, cosines = 0.0, {}
-                if saving.every_steps and step % saving.every_steps == 0:
+                if saves and step < stop:
                     stall += _save(session, step, epoch, epoch_step)
             every = training.evaluate_every
             due = step % every == 0 if every else epoch_step == reader.steps_per_epoch
@@ -148,9 +170,11 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
                 with window.paused():
                     record = evaluate(session.built, session.validation, config, session.device, step, epoch)
                 session.report.write(record)
-        stall += _save(session, step, epoch, epoch_step)
+            if saves or ends:  # after the evaluation, which a resumed run would not repeat
+                stall += _save(session, step, epoch, epoch_step)
         batches.close()
         epoch, epoch_step = epoch + 1, 0
+    session.profiler.close()
     session.checkpointer.wait()
     if record is None and session.validation:
         record = evaluate(session.built, session.validation, config, session.device, step, epoch)
@@ -185,4 +209,5 @@ def _save(session: Session, step: int, epoch: int, epoch_step: int) -> float:
     model, optimizer = session.built.model, session.built.optimizer
     if epoch_step == session.reader.steps_per_epoch:
         epoch, epoch_step = epoch + 1, 0
-    return session.checkpointer.save(training_state(model, optimizer), step=step, epoch=epoch, epoch_step=epoch_step)
+    state = training_state(model, optimizer) | session.left_out.update(session.reader, session.report.line)
+    return session.checkpointer.save(state, step=step, epoch=epoch, epoch_step=epoch_step)

@@ -119,12 +119,21 @@ def test_a_mistake_in_the_data_stops_all_ranks_with_one_message(run: Path, folde
     assert "Traceback" not in stopped
 
 
+def test_overwrite_deletes_nothing_before_the_config_is_checked(run: Path, folder: Path) -> None:
+    paths = (f"data.root={folder / 'data'}", f"training.run_dir={run}")
+    refused = call("train", QUICKSTART, *OPTIONS, *paths, "features.device.column=nope", "--overwrite", code=2).stderr
+    assert "nope" in refused
+    assert len(losses(run)) == 80
+
+
 def test_inspect_knows_runs_checkpoints_and_data(run: Path, folder: Path) -> None:
     found = json.loads(call("inspect", run, "--json").stdout.splitlines()[-1])
     assert found["kind"] == "run"
     assert found["step"] == found["checkpoints"][0]["step"] == 80
     found = json.loads(call("inspect", found["checkpoints"][0]["path"], "--json").stdout.splitlines()[-1])
     assert (found["kind"], found["problems"]) == ("checkpoint", [])
+    found = json.loads(call("inspect", folder / "data", "--json").stdout.splitlines()[-1])
+    assert found["parts"]["train"]["rows"] == 20_000
 
 
 def test_compare_trains_every_top_with_every_seed(folder: Path) -> None:

@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -92,6 +94,39 @@ def test_killed_at_any_step_ends_bit_for_bit_the_same(data: str, tmp_path: Path)
     assert losses(tmp_path / "killed") == losses(tmp_path / "undisturbed")
 
 
+def test_a_balance_with_state_resumes_exactly(data: str, tmp_path: Path) -> None:
+    """DWA looks at the losses between two log lines: a checkpoint between them must not change what it sees."""
+    options = ("training.task_balance=dwa", "training.log_every=7", "checkpoint.every_steps=10")
+    train_on(small(data, tmp_path / "whole", *options, "training.max_steps=30"), 1)
+    train_on(small(data, tmp_path / "parts", *options, "training.max_steps=10"), 1)
+    train_on(small(data, tmp_path / "parts", *options, "training.max_steps=30"), 1, resume=True)
+    assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "whole"))
+
+
+def test_what_is_left_out_stays_left_out(data: str, tmp_path: Path) -> None:
+    train_on(small(data, tmp_path / "first", "training.max_steps=1"), 1)  # generates the data, if no test did before
+    copied = shutil.copytree(data, tmp_path / "data")
+    damaged = sorted((copied / "train").rglob("*.parquet"))[0]
+    content = bytearray(damaged.read_bytes())
+    column = next(c for c in _columns(damaged) if c.path_in_schema == "user_id")
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    content[middle : middle + 8] = bytes(8)
+    options = ("data.on_error=quarantine", "data.max_quarantined_fraction=0.2", "checkpoint.every_steps=15")
+    config = small(str(copied), tmp_path / "run", *options, "training.max_steps=40")
+    stat = damaged.stat()
+    damaged.write_bytes(content)
+    os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    train_on(config, 2)
+    left_out = json.loads((tmp_path / "run" / "quarantined.json").read_text())
+    assert [(entry["row_group"], entry["rows"]) for entry in left_out] == [(0, 1000)]
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    later = small(str(moved), tmp_path / "run", *options, "training.epochs=2")
+    train_on(later, 1, resume=True)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [record["rows/click"] for record in records if record["kind"] == "train" and record["epoch"] == 1]
+    assert sum(rows) == 19_000
+
+
 def test_resized_run_goes_on(data: str, tmp_path: Path) -> None:
     options = ("model.dropout=0", "checkpoint.every_steps=0")
     train_on(small(data, tmp_path / "whole", *options), 2)
@@ -102,6 +137,11 @@ def test_resized_run_goes_on(data: str, tmp_path: Path) -> None:
     assert list(resized) == list(whole)[:40]
     # Every row was in its place: a skipped or repeated batch would change the losses by percents.
     assert max(relative(whole[step], resized[step]) for step in resized) < 1e-4
+
+
+def _columns(file: Path) -> list[pq.ColumnChunkMetaData]:
+    group = pq.read_metadata(file).row_group(0)
+    return [group.column(number) for number in range(group.num_columns)]
 
 
 def _has_reached(run_dir: Path, step: int) -> bool:

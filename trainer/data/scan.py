@@ -45,6 +45,12 @@ def build_manifest(root: str, part: str = "", known: Manifest | None = None) -> 
     return manifest
 
 
+def exists(root: str, part: str) -> bool:
+    """Whether there is a folder `part` below `root`."""
+    source = open_source(root, part)
+    return source.filesystem.get_file_info(source.folder).type == fs.FileType.Directory
+
+
 def list_files(source: Source) -> list[tuple[str, int]]:
     """Paths below the source's folder and sizes of its Parquet files, sorted.
 
