@@ -59,16 +59,6 @@ def workers_fit(config: Config) -> Iterator[Mistake]:
         yield Mistake(("launch", "workers_per_host"), message, also=(workers,))
 
 
-def follow_has_partitions(config: Config) -> Iterator[Mistake]:
-    data = config.data
-    if data.follow and data.order != "by_partition":
-        message = f"needs data.order: by_partition, which is {data.order}"
-        yield Mistake(("data", "follow"), message, also=(("data", "order"),))
-    if data.follow and config.training.epochs > 1:
-        message = "with data.follow the first epoch never ends; use 1"
-        yield Mistake(("training", "epochs"), message, also=(("data", "follow"),))
-
-
 def steps_are_reached(config: Config) -> Iterator[Mistake]:
     training, last = config.training, ("training", "max_steps")
     if training.max_steps is None:
@@ -118,7 +108,6 @@ RUN_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     choices_exist,
     lanes_carry_the_batch,
     workers_fit,
-    follow_has_partitions,
     steps_are_reached,
     optimizer_is_there,
     elastic_tables_reshard,

@@ -89,9 +89,6 @@ class DataConfig(Section):
         "rows with weight zero.",
     )
     max_quarantined_fraction: Fraction = Field(default=0.01, description="Share of the rows that quarantine may drop.")
-    follow: bool = Field(
-        default=False, description="After the last partition wait for new ones, for ever (order: by_partition)."
-    )
     generate: GenerateConfig | None = Field(
         default=None, description="Write synthetic data when `root` does not exist."
     )

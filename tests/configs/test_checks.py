@@ -68,13 +68,6 @@ CASES = [  # check, overrides, where, words
     ("workers_fit", ["launch.workers=9"], "launch.workers", "raise data.lanes"),
     ("workers_fit", ["launch.min_workers=5"], "launch.min_workers", "more than launch.workers = 4"),
     ("workers_fit", ["launch.workers_per_host=3"], "launch.workers_per_host", "no multiple"),
-    ("follow_has_partitions", ["data.follow=true"], "data.follow", "by_partition"),
-    (
-        "follow_has_partitions",
-        ["data.follow=true", "data.order=by_partition", "training.epochs=2"],
-        "training.epochs",
-        "never ends",
-    ),
     ("steps_are_reached", ["training={max_steps: 9, warmup_steps: 9}"], "training.warmup_steps", "would not end"),
     ("steps_are_reached", ["training={max_steps: 9, profile_at: 10}"], "training.profile_at", "after the last"),
     (
