@@ -108,7 +108,6 @@ def test_a_sound_config_has_no_mistakes() -> None:
     "overrides",
     [
         ["launch.workers=8", "launch.min_workers=8", "launch.workers_per_host=4", "data.lanes=64"],
-        ["data.follow=true", "data.order=by_partition"],
         ["training={max_steps: 9, warmup_steps: 8, profile_at: 9}"],
         ["tasks.click.weight_column=watch_time", "tasks.click.weight=0"],
         ["features.user2={table: user, column: other}"],
