@@ -43,7 +43,7 @@ class WideLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         sizes = [count * width for count, width in self.families.values()]
-        parts = wide_product(x, self.weight, self.bias).split(sizes)
+        parts = wide_product(x, self.weight, self.bias, sizes)
         return {name: parts[index].unflatten(0, self.families[name]) for index, name in enumerate(self.families)}
 
     def extra_repr(self) -> str:

@@ -6,12 +6,12 @@ import torch
 from models import wide
 
 
-@pytest.fixture(params=["as the machine likes", "plain"])
+@pytest.fixture(params=["as the machine likes", "plain", "part by part"])
 def kernel(request, monkeypatch):
     if request.param == "plain":
         monkeypatch.setattr(wide, "_HAS_ONEDNN", False)
-    else:
-        monkeypatch.setattr(wide, "_SMALLEST", 0)
+    if request.param == "part by part":
+        monkeypatch.setattr(wide, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("kernel")
@@ -23,7 +23,10 @@ def test_value_and_gradients_are_those_of_a_linear_layer(rows, strided):
     x.requires_grad_()
     weight, bias = torch.randn(50, 20, requires_grad=True), torch.randn(50, requires_grad=True)
     grad = torch.randn(50, rows)
-    got, want = wide.wide_product(x, weight, bias), torch.nn.functional.linear(x, weight, bias).t()
+    got, want = (
+        torch.cat(list(wide.wide_product(x, weight, bias, [30, 5, 15]))),
+        torch.nn.functional.linear(x, weight, bias).t(),
+    )
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     got_grads = torch.autograd.grad(got, (x, weight, bias), grad)
     want_grads = torch.autograd.grad(want, (x, weight, bias), grad)
@@ -34,6 +37,6 @@ def test_value_and_gradients_are_those_of_a_linear_layer(rows, strided):
 @pytest.mark.usefixtures("kernel")
 def test_an_input_that_needs_no_gradient_gets_none():
     x, weight, bias = torch.randn(8, 4), torch.randn(6, 4, requires_grad=True), torch.zeros(6)
-    wide.wide_product(x, weight, bias).sum().backward()
+    wide.wide_product(x, weight, bias, [6])[0].sum().backward()
     assert weight.grad is not None
     torch.testing.assert_close(weight.grad, x.sum(dim=0).expand(6, 4))
