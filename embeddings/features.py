@@ -73,8 +73,9 @@ class FeatureTransforms:
         Raises:
             UserError: a column is missing, of a type that cannot be used, or holds a value that cannot be trained.
         """
+        present = set(table.column_names)
         for column in self.columns:
-            if column not in table.column_names:
+            if column not in present:
                 raise UserError(f"{where}: there is no column {column!r}\nThere are: {', '.join(table.column_names)}.")
         sparse, dropped = {}, {}
         for name in self._sparse:
@@ -178,9 +179,9 @@ def _weights(weights: pa.Array, where: str) -> npt.NDArray[np.float32]:
 
 def _drop_misses(bags: Ragged) -> tuple[Ragged, int]:
     """Bags without the IDs that a transform marked with -1, and how many those were."""
-    keep = bags.values >= 0
-    if keep.all():
+    if not len(bags.values) or bags.values.min() >= 0:
         return bags, 0
+    keep = bags.values >= 0
     weights = None if bags.weights is None else bags.weights[keep]
     kept = Ragged(bags.values[keep], _shorten(bags.lengths, keep), weights)
     return kept, len(keep) - len(kept.values)

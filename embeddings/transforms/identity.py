@@ -19,10 +19,10 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
         rows = integers(values, where)
         if rows is None:
             refuse(values.type, where, "a row number", "Write integers, or use transform: hash or vocabulary.")
-        # as unsigned numbers, one comparison finds the negative ones too
-        outside = rows.view(np.uint64) >= np.uint64(num_embeddings)
-        if not outside.any():
+        unsigned = rows.view(np.uint64)  # in which negative numbers are large
+        if not len(rows) or unsigned.max() < num_embeddings:
             return rows
+        outside = unsigned >= np.uint64(num_embeddings)
         if drop:
             return np.where(outside, np.int64(-1), rows)
         first = int(np.argmax(outside))

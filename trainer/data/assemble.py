@@ -8,7 +8,7 @@ S steps, B rows of a batch on this rank, F sparse features, N IDs, D dense width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -81,44 +81,61 @@ class Batches:
 def assemble(chunk: Chunk, layout: Layout, block: Callable[[int], Block], buffers: Buffers) -> Batches:
     """Gathers a chunk's rows; `block` gives the rows of a row group."""
     lanes = {slot: LaneRows(picks, block) for slot, picks in enumerate(chunk.picks) if picks}
-    steps, width, b, size = chunk.stretch.steps, len(layout.names), layout.lane_batch_size, layout.local_batch_size
-    lengths = {slot: [lane.lengths(f) for f in range(width)] for slot, lane in lanes.items()}
-    ids = sum(lane.count(part) for slot, lane in lanes.items() for part in lengths[slot])
-    numbers = (layout.dense_width, layout.tasks, layout.tasks)
+    steps, width, size = chunk.stretch.steps, len(layout.names), layout.local_batch_size
+    bags = {slot: [lane.lengths(f) for f in range(width)] for slot, lane in lanes.items()}
+    counts = _count_ids(lanes, bags, layout, steps)
+    ids, numbers = int(counts.sum()), (layout.dense_width, layout.tasks, layout.tasks)
     memory = buffers.take(
         room(steps * width * size * 4, ids * 8, ids * 4 * layout.weighted, *(steps * size * n * 4 for n in numbers))
     )
+    is_full = len(lanes) == layout.slots and all(lane.rows == steps * layout.lane_batch_size for lane in lanes.values())
     matrices = [memory.carve((steps, size, n), np.float32) for n in numbers]
-    out_lengths = memory.carve((steps, width, size), np.int32)
-    if len(lanes) < layout.slots or any(lane.rows < steps * b for lane in lanes.values()):
-        for out in (*matrices, out_lengths):
-            out.fill(0)
-    for slot, lane in lanes.items():
-        place = slice(slot * b, (slot + 1) * b)
-        for name, out in zip(("dense", "labels", "label_weights"), matrices, strict=True):
-            _deal(lane.numbers(name), out[:, place])
-        for f, part in enumerate(lengths[slot]):
-            _deal(np.broadcast_to(np.int32(1), lane.rows) if part is None else part, out_lengths[:, f, place])
-    per_lane = out_lengths.reshape(steps, width, layout.slots, b).sum(axis=3, dtype=np.int64)
-    ends = np.cumsum(per_lane).reshape(per_lane.shape)
+    lengths = memory.carve((steps, width, size), np.int32)
     values = memory.carve((ids,), np.int64)
     weights = memory.carve((ids,), np.float32) if layout.weighted else None
+    _deal_numbers(lanes, matrices, layout.lane_batch_size, is_full)
+    _deal_lengths(lanes, bags, lengths, layout.lane_batch_size, is_full)
+    _deal_ids(lanes, counts, values, weights)
+    rows, ends = sum(lane.rows for lane in lanes.values()), np.cumsum(counts.sum(axis=2)).reshape(steps, width)
+    position = chunk.epoch, chunk.stretch.step
+    return Batches(*position, rows, memory.size, lengths, ends.tolist(), values, weights, *matrices)
+
+
+def _count_ids(
+    lanes: Mapping[int, LaneRows], bags: Mapping[int, list[Lengths | None]], layout: Layout, steps: int
+) -> npt.NDArray[np.int64]:
+    """IDs of each step, feature and slot [S, F, slots]."""
+    b = layout.lane_batch_size
+    counts = np.zeros((steps, len(layout.names), layout.slots), np.int64)
     for slot, lane in lanes.items():
-        for f, part in enumerate(lengths[slot]):
-            stops = ends[:, f, slot]
-            starts = stops - per_lane[:, f, slot]
-            _deal_ids(lane.ids(f, part, layout.weighted), starts.tolist(), stops.tolist(), values, weights)
-    return Batches(
-        chunk.epoch,
-        chunk.stretch.step,
-        sum(lane.rows for lane in lanes.values()),
-        memory.size,
-        out_lengths,
-        ends[:, :, -1].tolist(),
-        values,
-        weights,
-        *matrices,
-    )
+        full, rest = divmod(lane.rows, b)
+        for f, lengths in enumerate(bags[slot]):
+            counts[:full, f, slot] = b if lengths is None else lengths[: full * b].reshape(full, b).sum(axis=1)
+            if rest:
+                counts[full, f, slot] = rest if lengths is None else lengths[full * b :].sum()
+    return counts
+
+
+def _deal_numbers(lanes: Mapping[int, LaneRows], matrices: Sequence[np.ndarray], b: int, is_full: bool) -> None:
+    """Writes dense columns, labels and label weights [S, B, ...]; zeros where no lane gives a row."""
+    for name, out in zip(("dense", "labels", "label_weights"), matrices, strict=True):
+        if not is_full:
+            out.fill(0)
+        for slot, lane in lanes.items():
+            _deal(lane.numbers(name), out[:, slot * b : (slot + 1) * b])
+
+
+def _deal_lengths(
+    lanes: Mapping[int, LaneRows], bags: Mapping[int, list[Lengths | None]], out: Lengths, b: int, is_full: bool
+) -> None:
+    """Writes the lengths of bags [S, F, B]; zero where no lane gives a row."""
+    out.fill(1 if is_full else 0)
+    for slot, lane in lanes.items():
+        for f, lengths in enumerate(bags[slot]):
+            if lengths is None and is_full:
+                continue
+            ones = np.broadcast_to(np.int32(1), lane.rows)
+            _deal(ones if lengths is None else lengths, out[:, f, slot * b : (slot + 1) * b])
 
 
 def _deal(rows: np.ndarray, out: np.ndarray) -> None:
@@ -131,16 +148,20 @@ def _deal(rows: np.ndarray, out: np.ndarray) -> None:
 
 
 def _deal_ids(
-    ids: tuple[np.ndarray, np.ndarray],
-    starts: Sequence[int],
-    stops: Sequence[int],
+    lanes: Mapping[int, LaneRows],
+    counts: npt.NDArray[np.int64],
     values: npt.NDArray[np.int64],
     weights: npt.NDArray[np.float32] | None,
 ) -> None:
-    """Writes the IDs of a lane's feature and their weights: those of step s to [starts[s], stops[s])."""
-    done = 0
-    for start, stop in zip(starts, stops, strict=True):
-        values[start:stop] = ids[0][done : done + stop - start]
-        if weights is not None:
-            weights[start:stop] = ids[1][done : done + stop - start]
-        done += stop - start
+    """Writes IDs and their weights by step, feature and slot, `counts` each."""
+    stops = np.cumsum(counts).reshape(counts.shape)
+    starts = stops - counts
+    for slot, lane in lanes.items():
+        for f in range(counts.shape[1]):
+            ids, id_weights = lane.ids(f, weights is not None)
+            done = 0
+            for start, stop in zip(starts[:, f, slot].tolist(), stops[:, f, slot].tolist(), strict=True):
+                values[start:stop] = ids[done : done + stop - start]
+                if weights is not None:
+                    weights[start:stop] = id_weights[done : done + stop - start]
+                done += stop - start

@@ -67,16 +67,18 @@ class Decoder:
                     file,
                     metadata=self._footer(group, file),
                     page_checksum_verification=self._verify,
-                    pre_buffer=not self._source.is_local,
+                    pre_buffer=True,  # adjacent columns in one request
                 )
                 table = parquet.read_row_group(group.place, columns=self._columns, use_threads=False)
         except DataError:
             raise
         except (OSError, pa.ArrowException) as error:
             raise DataError(
-                f"{where} cannot be read: {first_line(error)}\nRestore the file, or let data.on_error=quarantine leave it out."
+                f"{where} cannot be read: {first_line(error)}\n"
+                "Restore the file, or let data.on_error=quarantine leave it out."
             ) from error
-        missing = [column for column in self._columns if column not in table.column_names]
+        present = set(table.column_names)
+        missing = [column for column in self._columns if column not in present]
         if missing:
             raise DataError(
                 f"{where}: there is no column {missing[0]!r}\nThere are: {', '.join(parquet.schema_arrow.names)}."

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import fbgemm_gpu  # noqa: F401  registers torch.ops.fbgemm
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from trainer.data.block import Bags, Block, lengths_of, weights_of
 from trainer.data.order import Indices, Pick
@@ -29,43 +31,42 @@ class LaneRows:
         self._parts = [block(run.row_group).narrow(run.start, run.stop) for pick in picks for run in pick.runs]
         self._index = _joined_index(picks)
         self.rows = sum(len(part) for part in self._parts) if self._index is None else len(self._index)
-        self._offsets: dict[int, Indices] = {}
+        self._lengths: dict[int, Lengths] = {}  # of ragged features, before the permutation
 
     def numbers(self, name: str) -> npt.NDArray[np.float32]:
         """The block's matrix `name` [R, ...]."""
-        return self._take(_join([getattr(part, name) for part in self._parts]))
+        return self._permute([getattr(part, name) for part in self._parts])
 
     def lengths(self, feature: int) -> Lengths | None:
         """Lengths [R] of the bags; None if each is one."""
         bags = self._bags(feature)
         if all(part.lengths is None for part in bags):
             return None
-        lengths = _join([lengths_of(part) for part in bags])
+        parts = [lengths_of(part) for part in bags]
         if self._index is not None:
-            self._offsets[feature] = _starts(lengths).take(self._index)
-        return self._take(lengths)
+            self._lengths[feature] = np.concatenate(parts)
+        return self._permute(parts)
 
-    def count(self, lengths: Lengths | None) -> int:
-        """N, the IDs in bags of these lengths."""
-        return self.rows if lengths is None else int(lengths.sum())
-
-    def ids(self, feature: int, lengths: Lengths | None, weighted: bool) -> tuple[np.ndarray, np.ndarray]:
-        """IDs [N] of the bags whose `lengths` the method of that name gave, and their weights, if any are wanted."""
-        bags = self._bags(feature)
-        places = self._index
-        if places is not None and lengths is not None:
-            places = _places(self._offsets.pop(feature), lengths)
-        values = _join([part.values for part in bags])
-        weights = _join([weights_of(part) for part in bags]) if weighted else values
-        if places is None:
-            return values, weights
-        return values.take(places), weights.take(places) if weighted else values
+    def ids(self, feature: int, weighted: bool) -> tuple[np.ndarray, np.ndarray]:
+        """IDs [N] of a feature whose lengths were asked for before, and their weights, if any are wanted."""
+        bags, lengths = self._bags(feature), self._lengths.pop(feature, None)
+        values = [part.values for part in bags]
+        weights = [weights_of(part) for part in bags] if weighted else None
+        if self._index is not None and lengths is not None:
+            return _permute_bags(self._index, lengths, values, weights)
+        permuted = self._permute(values)
+        return permuted, permuted if weights is None else self._permute(weights)
 
     def _bags(self, feature: int) -> list[Bags]:
         return [part.bags[feature] for part in self._parts]
 
-    def _take(self, rows: np.ndarray) -> np.ndarray:
-        return rows if self._index is None else rows.take(self._index, axis=0)
+    def _permute(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows of all parts in the order of training."""
+        if self._index is None:
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        rows = np.concatenate(parts)  # even of one part: the copy brings it into the cache, where it is then permuted
+        out = np.empty((len(self._index), *rows.shape[1:]), rows.dtype)
+        return rows.take(self._index, axis=0, out=out, mode="clip")  # "raise" would copy `out` once more
 
 
 def _joined_index(picks: Sequence[Pick]) -> Indices | None:
@@ -80,21 +81,14 @@ def _joined_index(picks: Sequence[Pick]) -> Indices | None:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _starts(lengths: Lengths) -> Indices:
-    starts = np.cumsum(lengths, dtype=np.int64)
-    starts -= lengths
-    return starts
-
-
-def _places(starts: Indices, lengths: Lengths) -> Indices:
-    """For bags that start at `starts`, the place of each of their IDs."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    starts = starts - ends
-    starts += lengths
-    places = np.repeat(starts, lengths)
-    places += np.arange(len(places))
-    return places
+def _permute_bags(
+    index: Indices, lengths: Lengths, values: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bags that `index` names, end to end. FBGEMM copies whole bags; NumPy would need an index for every ID."""
+    _, permuted, permuted_weights = torch.ops.fbgemm.permute_1D_sparse_data(
+        torch.from_numpy(index.astype(np.int32)),
+        torch.from_numpy(lengths),
+        torch.from_numpy(np.concatenate(values)),
+        None if weights is None else torch.from_numpy(np.concatenate(weights)),
+    )
+    return permuted.numpy(), permuted.numpy() if weights is None else permuted_weights.numpy()

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from trainer.data.order import Order, Pick, Stretch
 
-_ORDERED_ROWS = 4096  # rows of a lane in a chunk without windows
+_ORDERED_ROWS = 16_384  # rows of a lane in a chunk without windows
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
+
 from trainer.data.assemble import Batches
 from trainer.data.block import Block
 from trainer.data.plan import Chunk
@@ -125,9 +127,19 @@ class Prefetcher:
         return bool(self._jobs) and self._jobs[0].batches is not None
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name="reader", daemon=True)
+        """Starts a thread whose torch operators do not start threads of their own."""
+        torch_threads, ready = torch.get_num_threads(), threading.Event()
+
+        def work() -> None:
+            torch.set_num_threads(1)  # of this thread, and the default of threads to come
+            ready.set()
+            self._work()
+
+        thread = threading.Thread(target=work, name="reader", daemon=True)
         self._threads.append(thread)
         thread.start()
+        ready.wait()
+        torch.set_num_threads(torch_threads)  # so that the default is what it was
 
     def _work(self) -> None:
         go_on = True

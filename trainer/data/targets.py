@@ -53,6 +53,8 @@ class Targets:
 
     def _label(self, table: pa.Table, name: str, column: str, where: str) -> tuple[Matrix, Matrix]:
         numbers = _numbers(table, column, where)
+        if _all_between(numbers, 0, 1):  # most columns: neither missing nor wrong
+            return numbers, np.ones(len(numbers), np.float32)
         given = ~np.isnan(numbers)
         numbers = np.where(given, numbers, np.float32(0))
         remedy = "Write null for a label that is not known."
@@ -62,6 +64,11 @@ class Targets:
             remedy = f"Set tasks.{name}.loss to one for such numbers, as mse, or write 0 and 1."
             _refuse_first(wrong, table, column, where, "outside [0, 1]", remedy)
         return numbers, given.astype(np.float32)
+
+
+def _all_between(numbers: Matrix, low: float, high: float) -> bool:
+    """Whether no number is outside, and none is NaN."""
+    return not len(numbers) or bool(numbers.min() >= low and numbers.max() <= high)
 
 
 def _numbers(table: pa.Table, column: str, where: str) -> Matrix:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +168,21 @@ def test_a_mistake_in_a_thread_reaches_the_consumer(manifest: Manifest, monkeypa
     with pytest.raises(UserError, match="is wrong"):
         next(rows.reader(manifest, config()).batches(0))
     assert not reader_threads()
+
+
+def test_threads_of_torch_stay_as_they_are(manifest: Manifest) -> None:
+    before, met = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        batches = rows.reader(manifest, config()).batches(0)
+        next(batches)
+        other = threading.Thread(target=lambda: met.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert [*met, torch.get_num_threads()] == [3, 3]
+        batches.close()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_more_workers_than_lanes(manifest: Manifest) -> None:
