@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from itertools import cycle, islice
 
+import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
@@ -55,6 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = with_absolute_paths(load_config(arguments.config, arguments.overrides))
     generate_missing(config, lambda line: print(line, file=sys.stderr))
+    torch.set_num_threads(config.launch.cpus_per_worker)  # as the launcher does
     store = tempfile.mktemp(prefix="store-")
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     device = device_of(Worker(0, 1, 0, 1, "localhost", "cpu", print))

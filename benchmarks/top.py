@@ -1,0 +1,235 @@
+"""Speed of a training step of the batched MMoE against the same model written as a loop over experts and tasks.
+
+    python -m benchmarks.top [--sizes reference middle large] [--device cpu|cuda] [--compile] [--seconds 3] [--json]
+
+A step is forward, backward (to the input too: tables need that gradient) and optimizer. The yardstick is a loop over
+`nn.Sequential` experts, gates and towers in FP32 with torch.optim.Adam as it comes; the batched top uses the fused
+Adam that the trainer uses. All variants take turns in the same process, and each one's fastest turn counts, so that a
+busy machine disturbs the ratios little. The share of peak is the step's matrix products (2 FLOPs a multiply-add,
+forward and both backward products) per second, over the fastest large product that this machine runs in the same
+precision on as many threads, by any kernel that torch has.
+
+`--json` ends with one object: `<size>_<precision>` is the speed-up over the loop on one thread, and
+`<size>_<precision>_peak_share` the share; the same on all threads ends in `_all_threads`, compiled in `_compiled`.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import ModelConfig, TaskConfig
+from models.build import build_top
+from models.wide import wide_product
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and the rows of its batch."""
+
+    batch: int
+    input_dim: int
+    tasks: int
+    model: ModelConfig
+
+
+WIDE = (512, 256, 128)
+SIZES = {
+    "reference": Size(128, 100, 2, ModelConfig(num_experts=4, expert_layers=(64, 32, 16), gate_layers=(16, 8))),
+    "middle": Size(4096, 512, 4, ModelConfig(num_experts=8, expert_layers=WIDE, tower_layers=(64,))),
+    "large": Size(4096, 1024, 8, ModelConfig(num_experts=16, expert_layers=WIDE, tower_layers=(64,))),
+}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class LoopMMoE(nn.Module):
+    """The same function as models/tops/mmoe.py, expert by expert and task by task."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        model, tasks = size.model, range(size.tasks)
+        width = model.expert_layers[-1]
+        self.experts = nn.ModuleList(
+            mlp(size.input_dim, model.expert_layers, activate_output=True) for _ in range(model.num_experts)
+        )
+        self.gates = nn.ModuleList(mlp(size.input_dim, (*model.gate_layers, model.num_experts)) for _ in tasks)
+        self.towers = nn.ModuleList(mlp(width, (*model.tower_layers, 1)) for _ in tasks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        experts = torch.stack([expert(x) for expert in self.experts], dim=1)
+        logits = []
+        for gate, tower in zip(self.gates, self.towers, strict=True):
+            weights = torch.softmax(gate(x), dim=1)
+            logits.append(tower((weights.unsqueeze(2) * experts).sum(dim=1)))
+        return torch.cat(logits, dim=1)
+
+
+def mlp(input_dim: int, widths: tuple[int, ...], *, activate_output: bool = False) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(input_dim, width), nn.ReLU()]
+        input_dim = width
+    return nn.Sequential(*(layers if activate_output else layers[:-1]))
+
+
+class BatchedMMoE(nn.Module):
+    """The top of this project, logits only."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        tasks = {f"task_{index}": TaskConfig() for index in range(size.tasks)}
+        self.top = build_top(size.model, tasks, size.input_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(x)[0]
+
+
+def matmul_flops(size: Size) -> int:
+    """Floating-point operations of one step's matrix products: forward, and twice that backward."""
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in LoopMMoE(size).parameters() if parameter.dim() == 2)
+    mixing = size.tasks * size.model.num_experts * size.model.expert_layers[-1]
+    return 3 * 2 * size.batch * (weights + mixing)
+
+
+def step_of(model: nn.Module, size: Size, precision: str, device: str, *, fused: bool) -> Step:
+    """One training step on data that stays the same."""
+    model = model.to(device)
+    x = torch.randn(size.batch, size.input_dim, device=device, requires_grad=True)
+    labels = torch.randint(0, 2, (size.batch, size.tasks), device=device).float()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True if fused else None)
+    is_bf16 = precision == "bf16"
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        x.grad = None
+        with torch.autocast(device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
+            logits = model(x)
+        nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def variants(size: Size, device: str, *, compiled: bool) -> dict[str, Step]:
+    """The loop, and the batched top in each precision."""
+    steps = {"loop": step_of(LoopMMoE(size), size, "fp32", device, fused=False)}
+    for precision in PRECISIONS:
+        steps[precision] = step_of(BatchedMMoE(size), size, precision, device, fused=True)
+        if compiled:
+            model = BatchedMMoE(size)
+            model.compile(dynamic=False, mode="reduce-overhead" if device == "cuda" else None)
+            steps[f"{precision}_compiled"] = step_of(model, size, precision, device, fused=True)
+    return steps
+
+
+def fastest(steps: Mapping[str, Step], seconds: float, device: str) -> dict[str, float]:
+    """Seconds of one call of each step in its fastest turn, over turns that together take `seconds` each."""
+    turns, times = 6, {}
+    counts = {name: max(1, int(seconds / turns / timed(step, 1, device))) for name, step in steps.items()}
+    for _ in range(turns):
+        for name, step in steps.items():
+            times.setdefault(name, []).append(timed(step, counts[name], device))
+    return {name: min(values) for name, values in times.items()}
+
+
+def timed(step: Step, count: int, device: str) -> float:
+    """Seconds a call, over `count` calls after two that do not count."""
+    step()
+    step()
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    wait(device)
+    return (time.perf_counter() - start) / count
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_flops(precision: str, device: str, seconds: float) -> float:
+    """FLOPs a second of the fastest matrix product found: plain ones of some shapes, and the top's own kernel."""
+    products: dict[str, Step] = {}
+    flops = {}
+    for rows, inner, columns in ((2048, 2048, 2048), (4096, 512, 4096), (4096, 1024, 8192)):
+        dtype = PRECISIONS[precision]
+        a, b = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((rows, inner), (columns, inner)))
+        bias = torch.zeros(columns, device=device, dtype=dtype)
+        kernels: dict[str, Step] = {
+            "mm": lambda a=a, b=b: (torch.mm(a, b.t()), None)[1],
+            "wide": lambda a=a, b=b, bias=bias: (wide_product(a, b, bias, [len(b)]), None)[1],
+        }
+        for name, kernel in kernels.items():
+            products[f"{name} {rows} {inner} {columns}"] = kernel
+            flops[f"{name} {rows} {inner} {columns}"] = 2 * rows * inner * columns
+    times = fastest(products, seconds / len(products), device)
+    return max(flops[name] / times[name] for name in products)
+
+
+def measure(arguments: argparse.Namespace, threads: int, suffix: str) -> dict[str, float]:
+    """Speed-ups and shares of peak of all sizes on so many threads; the table goes to standard error."""
+    torch.set_num_threads(threads)
+    device, result = arguments.device, {}
+    peaks = {precision: peak_flops(precision, device, arguments.seconds) for precision in PRECISIONS}
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} {'thread' if threads == 1 else 'threads'}"
+    say(f"\n{where}; peak {', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items())}")
+    say(f"{'size':<11}{'variant':<16}{'ms/step':>10}{'rows/s':>13}{'GFLOP/s':>10}{'of peak':>9}{'speed-up':>10}")
+    for name in arguments.sizes:
+        size = SIZES[name]
+        flops = matmul_flops(size)
+        times = fastest(variants(size, device, compiled=arguments.compile), arguments.seconds, device)
+        for variant, seconds in times.items():
+            share = flops / seconds / peaks["bf16" if variant.startswith("bf16") else "fp32"]
+            speedup = times["loop"] / seconds
+            rate = f"{size.batch / seconds:>13,.0f}{flops / seconds / 1e9:>10,.0f}"
+            say(f"{name:<11}{variant:<16}{seconds * 1e3:>10.3f}{rate}{share:>9.0%}{speedup:>9.2f}x")
+            result[f"{name}_{variant}{suffix}"] = round(speedup, 3)
+            result[f"{name}_{variant}_peak_share{suffix}"] = round(share, 3)
+    return result
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what it freed, as the launcher does for workers; page faults would be measured else."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too; minutes on a CPU")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time for each variant")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    result = measure(arguments, 1, "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if arguments.device == "cpu" and cores > 1:
+        result |= measure(arguments, cores, "_all_threads")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
