@@ -36,7 +36,9 @@ def heatmap(use: GateUse) -> np.ndarray:
 
 
 def color(share: float) -> tuple[int, int, int]:
-    """Of a number in [0, 1]: dark violet to yellow."""
+    """Of a number in [0, 1]: dark violet to yellow; red for NaN, which a diverged model predicts."""
+    if math.isnan(share):
+        return 255, 0, 0
     place = min(max(share, 0.0), 1.0) * (len(COLORS) - 1)
     low = min(int(place), len(COLORS) - 2)
     red, green, blue = COLORS[low] + (COLORS[low + 1] - COLORS[low]) * (place - low)
@@ -59,6 +61,8 @@ def reliability_plot(points: Sequence[ReliabilityPoint]) -> np.ndarray:
     draw.text((PLOT // 2, PLOT - 14), "mean prediction", fill="black", anchor="mm")
     draw.text((PLOT // 2, FRAME - 14), "mean label, on the left scale", fill="black", anchor="mm")
     for point in points:
+        if math.isnan(point.prediction):
+            continue
         x, y, radius = place(point.prediction), PLOT - place(point.label), 2 + 16 * math.sqrt(point.share)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color(0.25), width=2)
     return np.asarray(image)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 
 from trainer.curves import ReliabilityPoint
@@ -21,6 +23,7 @@ def test_color_runs_from_nothing_to_everything():
     assert color(-1.0) == color(0.0) == (68, 1, 84)
     assert color(1.0) == color(2.0) == (253, 231, 37)
     assert color(0.5) == (33, 145, 140)
+    assert color(math.nan) == (255, 0, 0)
 
 
 def test_places_rise_with_probability_inside_the_frame():

@@ -1,3 +1,4 @@
+import json
 import math
 import time
 from types import SimpleNamespace
@@ -7,6 +8,8 @@ import torch
 
 from configs.schema import TaskConfig
 from trainer.console import eval_table
+from trainer.records import to_json
+from trainer.tensorboard import TensorBoard
 from trainer.window import Evaluation, TrainingWindow
 
 TASKS = {"click": TaskConfig(weight=2.0), "watch": TaskConfig(loss="mse"), "seen": TaskConfig(weight=0)}
@@ -95,3 +98,22 @@ def test_an_evaluation_shows_its_first_row():
     assert (prediction, label) == (first.predictions[0, 0].item(), first.labels[0, 0].item())
     assert math.isnan(record.sample["watch"][1])
     assert "its first row: click" in eval_table(record)
+
+
+def test_a_diverged_model_is_recorded_and_drawn(tmp_path):
+    broken = outputs()
+    broken.predictions[:] = broken.loss = torch.tensor(math.nan)
+    broken.gates["gate"][:] = math.nan
+    window = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
+    evaluation = Evaluation(TASKS, ["click", "seen"], torch.device("cpu"))
+    window.add(broken)
+    evaluation.add(broken)
+    records = [window.close(1, 0, 0.0, {}), evaluation.close(1, 0)]
+    with TensorBoard(tmp_path) as board:
+        for record in records:
+            board.write(record)
+            assert math.isnan(record.tasks["click"]["auc"])
+            assert record.tasks["click"]["rows"] == 6
+            line = json.loads(to_json(record))
+            assert line["auc/click"] is None
+            assert line["gate_load/gate/click/expert_0"] is None
