@@ -135,18 +135,19 @@ def variants(size: Size, device: str, *, compiled: bool) -> dict[str, Step]:
 
 def fastest(steps: Mapping[str, Step], seconds: float, device: str) -> dict[str, float]:
     """Seconds of one call of each step in its fastest turn, over turns that together take `seconds` each."""
-    turns, times = 6, {}
-    counts = {name: max(1, int(seconds / turns / timed(step, 1, device))) for name, step in steps.items()}
+    turns, counts = 6, {}
+    for name, step in steps.items():
+        timed(step, 2, device)  # compiles, fills caches
+        counts[name] = max(1, int(seconds / turns / timed(step, 1, device)))
+    times = {name: [] for name in steps}
     for _ in range(turns):
         for name, step in steps.items():
-            times.setdefault(name, []).append(timed(step, counts[name], device))
+            times[name].append(timed(step, counts[name], device))
     return {name: min(values) for name, values in times.items()}
 
 
 def timed(step: Step, count: int, device: str) -> float:
-    """Seconds a call, over `count` calls after two that do not count."""
-    step()
-    step()
+    """Seconds a call, over `count` calls."""
     wait(device)
     start = time.perf_counter()
     for _ in range(count):
