@@ -15,6 +15,7 @@ from configs.schema import Config
 from embeddings.arrow import is_bytes, is_list, is_text
 from embeddings.features import FeatureTransforms
 from trainer.data.manifest import Manifest
+from trainer.data.source import file_url
 from trainer.data.targets import Targets
 
 _SHOWN = 5  # mistakes that one message lists
@@ -50,7 +51,7 @@ def _examples(manifest: Manifest) -> list[tuple[str, pa.Schema]]:
     """The first file of every schema."""
     firsts: dict[int, str] = {}
     for file in manifest.files:
-        firsts.setdefault(file.schema, f"{manifest.root}/{file.path}")
+        firsts.setdefault(file.schema, file_url(manifest.root, file.path))
     return [(path, manifest.schemas[schema]) for schema, path in firsts.items()]
 
 
@@ -61,7 +62,7 @@ def _check_presence(manifest: Manifest, columns: Sequence[str]) -> None:
         for column, count in counts[file.schema].items():
             if count != 1:
                 times = "no" if not count else f"{count} times the"
-                wrong.append(f"{manifest.root}/{file.path}: there is {times} column {column!r}")
+                wrong.append(f"{file_url(manifest.root, file.path)}: there is {times} column {column!r}")
     if wrong:
         more = [f"and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []
         names = ", ".join(manifest.schemas[manifest.files[0].schema].names)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +15,7 @@ from configs.schema import DataConfig, TaskConfig
 from embeddings.features import FeatureTransforms
 from trainer.data.block import Block
 from trainer.data.manifest import Manifest, RowGroup
-from trainer.data.source import DataError, first_line, open_source, read_footer
+from trainer.data.source import DataError, file_url, first_line, open_source, read_footer, refuse_other
 from trainer.data.targets import Targets
 
 _FOOTERS_KEPT = 256
@@ -38,10 +37,15 @@ class Decoder:
         self._footers: dict[str, tuple[object, pq.FileMetaData]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def is_local(self) -> bool:
+        """Whether files are on this machine's own file system."""
+        return self._source.is_local
+
     def where(self, number: int) -> str:
         """A row group's name in messages."""
         group = self.manifest.row_groups[number]
-        return f"{self.manifest.root}/{group.file.path}, row group {group.place}"
+        return f"{file_url(self.manifest.root, group.file.path)}, row group {group.place}"
 
     def __call__(self, number: int) -> Block:
         """The rows of row group `number` of the manifest.
@@ -94,20 +98,12 @@ class Decoder:
             known = self._footers.get(expected.path)
         if known and known[0] == stamp:
             return known[1]
-        path = f"{self.manifest.root}/{expected.path}"
+        url = file_url(self.manifest.root, expected.path)
         if file.size() != expected.size:
-            _refuse_other(path, f"it has {file.size()} bytes, not {expected.size}")
-        footer = read_footer(file, path)
-        if footer.checksum != expected.footer:
-            _refuse_other(path, "it has another footer")
+            refuse_other(url, f"it has {file.size()} bytes, not {expected.size}")
+        footer = read_footer(file, url, expected.footer)
         with self._lock:
             self._footers[expected.path] = stamp, footer.metadata
             if len(self._footers) > _FOOTERS_KEPT:
                 del self._footers[next(iter(self._footers))]
         return footer.metadata
-
-
-def _refuse_other(path: str, why: str) -> NoReturn:
-    raise DataError(
-        f"{path} was replaced or changed since the run began: {why}\nRestore it, or start a new run on the new data."
-    )

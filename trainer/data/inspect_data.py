@@ -22,7 +22,7 @@ from trainer.data.column_profile import ColumnProfile
 from trainer.data.data_report import advice_of_part, schema_differences, text_of
 from trainer.data.manifest import DataFile, Manifest, RowGroup
 from trainer.data.scan import SUFFIXES, build_manifest
-from trainer.data.source import DataError, Source, first_line, open_source, read_footer
+from trainer.data.source import DataError, Source, file_url, first_line, open_source, read_footer
 
 PARTS = ("train", "validation", "test")
 ROW_GROUPS = 64  # of a part that are read
@@ -106,7 +106,7 @@ def _read_file(
     Raises:
         DataError: the file cannot be read, or changed since it was listed.
     """
-    where = f"{source.root}/{expected.path}"
+    where = file_url(source.root, expected.path)
     try:
         with source.open(expected.path) as file:
             footer = read_footer(file, where)
@@ -114,7 +114,7 @@ def _read_file(
                 raise DataError(f"{where} was replaced while it was read\nTry again when nothing writes to it.")
             parquet = pq.ParquetFile(file, metadata=footer.metadata, page_checksum_verification=True)
             for group in groups:
-                where = f"{source.root}/{expected.path}, row group {group.place}"
+                where = f"{file_url(source.root, expected.path)}, row group {group.place}"
                 metadata = footer.metadata.row_group(group.place)
                 chunks = [metadata.column(i) for i in range(metadata.num_columns)]
                 size = _add(parquet, group, columns)

@@ -33,6 +33,7 @@ class _Slot:
     started: float = 0.0
     bytes: int = 0
     block: Block | None = None
+    thread: threading.Thread | None = None
 
 
 @dataclass(eq=False)
@@ -187,7 +188,7 @@ class Prefetcher:
             return None
         self._queue.popleft()
         slot.attempt += 1
-        slot.started, slot.bytes = time.monotonic(), size
+        slot.started, slot.bytes, slot.thread = time.monotonic(), size, threading.current_thread()
         self._bytes += size
         attempt = slot.attempt
         return lambda: self._read(slot, attempt)
@@ -248,6 +249,8 @@ class Prefetcher:
         now = time.monotonic()
         for slot in list(self._slots.values()):
             if slot.block is None and slot.attempt and slot not in self._queue and now - slot.started > self._timeout_s:
+                assert slot.thread is not None
+                self._threads.remove(slot.thread)  # nobody waits for it any more
                 self._start_thread()
                 if slot.attempt == 1:
                     self._bytes -= slot.bytes

@@ -23,7 +23,9 @@ from trainer.data.prefetch import Prefetcher
 from trainer.data.quarantine import Quarantine, Quarantined
 from trainer.data.source import DataError
 
-_SECOND_TRY_AFTER_S = 0.2
+_PAUSES_S = (0.2,)  # before a row group is tried again
+_REMOTE_PAUSES_S = (0.2, 1.0, 5.0)
+_REMOTE_READS = 4  # row groups asked of an object store at a time, beyond those being decoded
 
 
 class Reader:
@@ -66,6 +68,7 @@ class Reader:
         self._data = data
         self._decoder = Decoder(manifest, data, features, tasks)
         self._order = sample_order(manifest, data, seed, shuffle)
+        self._pauses = _PAUSES_S if self._decoder.is_local else _REMOTE_PAUSES_S
         self._layout = Layout(
             names=features.sparse_names,
             weighted=bool(features.weighted_names),
@@ -97,7 +100,7 @@ class Reader:
             give_up=self._give_up,
             assemble=lambda chunk, block: assemble(chunk, self._layout, block, self._buffers),
             estimate=lambda number: self.manifest.row_groups[number].rows * self._bytes_per_row,
-            threads=self._data.threads,
+            threads=self._data.threads + (0 if self._decoder.is_local else _REMOTE_READS),
             budget=self._data.prefetch_mib << 20,
             timeout_s=self._data.read_timeout_s,
         )
@@ -106,10 +109,11 @@ class Reader:
     def _load(self, number: int) -> Block:
         if self.manifest.row_groups[number] in self._quarantine:
             return self._decoder.empty(number)
-        try:
-            return self._decoder(number)
-        except DataError:
-            time.sleep(_SECOND_TRY_AFTER_S)
+        for pause in self._pauses:
+            try:
+                return self._decoder(number)
+            except DataError:
+                time.sleep(pause)
         try:
             return self._decoder(number)
         except DataError as error:

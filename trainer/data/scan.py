@@ -5,27 +5,31 @@ What the files must hold for a given config is checked in `trainer.data.checks`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.fs as fs
 
 from configs.errors import UserError
 from trainer.data.manifest import DataFile, Manifest, ordered
-from trainer.data.source import DataError, Source, first_line, open_source, read_footer
+from trainer.data.source import DataError, Footer, Source, file_url, first_line, open_source, read_footer
+from trainer.data.threads import in_threads
 
 THREADS = 16  # footers read at once: most of the time is waiting
+_SECOND_TRY_AFTER_S = 1.0
 SUFFIXES = (".parquet", ".parq", ".pq")
 
 
-def build_manifest(root: str, part: str = "", known: Manifest | None = None) -> Manifest:
+def build_manifest(root: str, part: str = "", known: Manifest | None = None, timeout_s: float = 120) -> Manifest:
     """The manifest of the Parquet files below `root`/`part`, hidden ones (. and _) left out.
 
     Args:
         root: a local folder, or a URL of pyarrow.fs or fsspec.
         part: a folder below it.
         known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
+        timeout_s: of reading one footer.
 
     Raises:
         UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
@@ -36,9 +40,8 @@ def build_manifest(root: str, part: str = "", known: Manifest | None = None) -> 
     found = list_files(source)
     unread = [(path, size) for path, size in found if (path, size) not in earlier]
     files = [earlier[entry] for entry in found if entry in earlier]
-    with ThreadPoolExecutor(THREADS) as pool:
-        for entry, schema in pool.map(lambda entry: _scan(source, entry[0]), unread):
-            files.append(_with_schema(entry, schema, schemas))
+    for entry, schema in in_threads(partial(_scan, source), [path for path, _ in unread], THREADS, timeout_s):
+        files.append(_with_schema(entry, schema, schemas))
     manifest = Manifest(source.root, tuple(ordered(files)), tuple(schemas))
     if not manifest.rows:
         raise UserError(f"{source.root}: {len(files)} Parquet files without a row\nCheck data.root and its folders.")
@@ -80,19 +83,27 @@ def _is_hidden(path: str) -> bool:
 
 
 def _scan(source: Source, path: str) -> tuple[DataFile, pa.Schema]:
-    where = f"{source.root}/{path}"
+    where = file_url(source.root, path)
     try:
-        with source.open(path) as file:
-            footer = read_footer(file, where)
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{where} cannot be read: {first_line(error)}\nCheck that it is there and readable.") from error
+        footer = _footer(source, path, where)
+    except OSError:
+        time.sleep(_SECOND_TRY_AFTER_S)
+        try:
+            footer = _footer(source, path, where)
+        except OSError as error:
+            raise DataError(
+                f"{where} cannot be read: {first_line(error)}\nCheck that it is there and readable."
+            ) from error
     groups = [footer.metadata.row_group(i) for i in range(footer.metadata.num_row_groups)]
     rows = tuple(group.num_rows for group in groups)
     size = sum(group.total_byte_size for group in groups)
     schema = footer.metadata.schema.to_arrow_schema().remove_metadata()
     return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
+
+
+def _footer(source: Source, path: str, where: str) -> Footer:
+    with source.open(path) as file:
+        return read_footer(file, where)
 
 
 def _with_schema(file: DataFile, schema: pa.Schema, schemas: dict[pa.Schema, int]) -> DataFile:

@@ -1,13 +1,14 @@
 """Opens a data set's files: a local folder, or a URL that pyarrow or fsspec knows.
 
-Every file is read through a footer that was checked against the manifest. Retries and time-outs are left to
-`trainer.data.decode`.
+Footers are read here too. Trying again what failed is left to those who read.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as fs
@@ -17,6 +18,8 @@ import xxhash
 from configs.errors import UserError
 
 MAGIC = b"PAR1"
+_S3_ATTEMPTS = 5  # of a request that is answered with 5xx or cut off, with growing pauses
+_CONNECT_TIMEOUT_S, _REQUEST_TIMEOUT_S = 10.0, 60.0
 _TAIL = 64 * 1024  # bytes read at first from a file's end: most footers fit
 
 
@@ -74,19 +77,49 @@ def open_source(root: str, part: str = "") -> Source:
     """The file system and folder of `root`/`part`.
 
     Raises:
-        UserError: no file system is known for the URL.
+        UserError: no file system is known for the URL, or it cannot be opened.
     """
-    where = f"{root.rstrip('/')}/{part}" if part else root
-    if "://" not in where:
-        where = os.path.abspath(where)  # workers run in other folders
+    if "://" not in root:
+        where = os.path.abspath(os.path.join(root, part))  # workers run in other folders
         return Source(where, fs.LocalFileSystem(), where)
+    place, mark, options = root.partition("?")
+    where = (f"{place.rstrip('/')}/{part}" if part else place) + mark + options
     try:
-        filesystem, folder = fs.FileSystem.from_uri(where)
+        filesystem, folder = _s3(where) if where.startswith("s3://") else fs.FileSystem.from_uri(where)
     except (pa.ArrowInvalid, NotImplementedError):
         filesystem, folder = _fsspec(where)
     except OSError as error:
         raise UserError(f"{where} cannot be opened: {first_line(error)}\nCheck the URL and the credentials.") from error
     return Source(where, filesystem, folder.rstrip("/"))
+
+
+def _s3(where: str) -> tuple[fs.FileSystem, str]:
+    """S3 with time-outs and retries of its own. Options in the URL: region, endpoint_override, scheme, anonymous.
+
+    Raises:
+        OSError: the region cannot be found out.
+        UserError: an option is not known, or the URL holds a key.
+    """
+    url = urlsplit(where)
+    options: dict[str, Any] = dict(parse_qsl(url.query))
+    if "@" in url.netloc:  # the URL is written to the run directory and to logs
+        raise UserError(
+            f"s3://...@{url.netloc.rpartition('@')[2]}: the URL holds a key\n"
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on all nodes, or use ~/.aws/credentials or a role."
+        )
+    unknown = sorted(options.keys() - {"region", "endpoint_override", "scheme", "anonymous"})
+    if unknown:
+        raise UserError(
+            f"{where}: S3 has no option {unknown[0]!r}\nIt has region, endpoint_override, scheme, anonymous."
+        )
+    options["anonymous"] = options.get("anonymous", "false").lower() == "true"
+    if "region" not in options and "endpoint_override" not in options:
+        options["region"] = fs.resolve_s3_region(url.netloc)
+    retries = fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)
+    filesystem = fs.S3FileSystem(
+        **options, connect_timeout=_CONNECT_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S, retry_strategy=retries
+    )
+    return filesystem, url.netloc + url.path
 
 
 def first_line(error: BaseException) -> str:
@@ -114,11 +147,16 @@ def _fsspec(where: str) -> tuple[fs.FileSystem, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), folder
 
 
-def read_footer(file: pa.NativeFile, name: str) -> Footer:
+def file_url(root: str, path: str) -> str:
+    """A file's name in messages: its root, without the options of a URL, and its path."""
+    return f"{root.partition('?')[0] if '://' in root else root}/{path}"
+
+
+def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> Footer:
     """Reads a file's footer with one request, two when it is long.
 
     Raises:
-        DataError: the file is no whole Parquet file.
+        DataError: the file is no whole Parquet file, or its footer has another checksum than `checksum`.
     """
     size = file.size()
     if size < 12:
@@ -132,8 +170,18 @@ def read_footer(file: pa.NativeFile, name: str) -> Footer:
     if length > len(tail):
         tail = file.read_at(length, size - length)
     footer = tail[-length:]
+    found = xxhash.xxh64_hexdigest(footer)
+    if checksum not in (None, found):
+        refuse_other(name, "it has another footer")
     try:
         metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer))
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{name} has a damaged footer: {first_line(error)}\nDelete or restore it.") from error
-    return Footer(size, xxhash.xxh64_hexdigest(footer), metadata)
+    return Footer(size, found, metadata)
+
+
+def refuse_other(name: str, why: str) -> NoReturn:
+    """Raises the DataError for a file that is not the one of the manifest."""
+    raise DataError(
+        f"{name} was replaced or changed since the run began: {why}\nRestore it, or start a new run on the new data."
+    )
