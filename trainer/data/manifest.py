@@ -121,4 +121,9 @@ class Manifest:
 
 def ordered(files: Sequence[DataFile]) -> Iterator[DataFile]:
     """Files by folder, then by name: a partition is contiguous, and partitions named by date come in time order."""
-    return iter(sorted(files, key=lambda file: (file.folder.split("/"), file.path)))
+    return iter(sorted(files, key=lambda file: (partition_key(file.folder), file.path)))
+
+
+def partition_key(folder: str) -> list[str]:
+    """What partitions are ordered by: the names of the folders, from the root down."""
+    return folder.split("/")

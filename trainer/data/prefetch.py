@@ -20,6 +20,7 @@ from trainer.data.plan import Chunk
 
 _TICK_S = 0.5  # how often a waiting consumer looks for reads that hang
 
+_END = object()
 _STOP_S = 10.0  # how long `close` waits for what threads are reading
 
 
@@ -50,7 +51,7 @@ class Prefetcher:
     """Iterates over the assembled `chunks` in order. Close it, or its threads go on until its budget is full.
 
     Args:
-        chunks: what to read.
+        chunks: what to read; None while there is nothing yet, but may be later.
         load: reads a row group.
         give_up: called with a row group that could not be read twice in time; a block in its place, or an exception.
         assemble: gathers a chunk from its row groups' blocks.
@@ -65,7 +66,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        chunks: Iterator[Chunk],
+        chunks: Iterator[Chunk | None],
         load: Callable[[int], Block],
         give_up: Callable[[int, float], Block],
         assemble: Callable[[Chunk, Callable[[int], Block]], Batches],
@@ -82,7 +83,7 @@ class Prefetcher:
         self._queue: deque[_Slot] = deque()
         self._slots: dict[int, _Slot] = {}
         self._bytes = self._given = 0
-        self._exhausted = self._closed = False
+        self._exhausted = self._closed = self._is_idle = False
         self._error: BaseException | None = None
         self._threads: list[threading.Thread] = []
         for _ in range(threads):
@@ -149,7 +150,7 @@ class Prefetcher:
                 try:
                     task = self._next_task()
                     while task is None and not self._closed:
-                        self._condition.wait()
+                        self._condition.wait(_TICK_S if self._is_idle else None)
                         task = self._next_task()
                 except BaseException as error:
                     self._fail(error)
@@ -194,11 +195,12 @@ class Prefetcher:
         return lambda: self._read(slot, attempt)
 
     def _plan_one(self) -> bool:
-        chunk = None if self._exhausted else next(self._chunks, None)
-        if chunk is None:
-            if not self._exhausted:
-                self._exhausted = True
-                self._condition.notify_all()
+        chunk = _END if self._exhausted else next(self._chunks, _END)
+        self._is_idle = chunk is None
+        if chunk is _END and not self._exhausted:
+            self._exhausted = True
+            self._condition.notify_all()
+        if not isinstance(chunk, Chunk):
             return False
         slots = []
         for row_group in chunk.row_groups:

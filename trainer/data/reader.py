@@ -6,7 +6,7 @@ The order is in `trainer.data.order`, decoding in `trainer.data.decode`, the thr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from configs.errors import UserError
 from configs.schema import DataConfig, TaskConfig
@@ -18,13 +18,15 @@ from trainer.data.buffers import Buffers
 from trainer.data.decode import Decoder
 from trainer.data.manifest import Manifest
 from trainer.data.order import Order, lanes_of
-from trainer.data.plan import Layout, plan
+from trainer.data.plan import Chunk, Layout, plan
 from trainer.data.prefetch import Prefetcher
 from trainer.data.quarantine import Quarantine, Quarantined
 from trainer.data.source import DataError
 
 _PAUSES_S = (0.2,)  # before a row group is tried again
 _REMOTE_PAUSES_S = (0.2, 1.0, 5.0)
+ENDLESS = 2**62  # steps of an epoch that has no end
+_ASK_EVERY_S = 5.0  # whether there are new partitions
 _REMOTE_READS = 4  # row groups asked of an object store at a time, beyond those being decoded
 
 
@@ -33,7 +35,7 @@ class Reader:
 
     Attributes:
         manifest: of the data set.
-        steps_per_epoch: the same on all ranks.
+        steps_per_epoch: the same on all ranks; `ENDLESS` where the data set is followed.
         local_batch_size: rows of every batch, padding included, the same on all ranks.
         wait_seconds: how long the consumer has waited for batches in all.
         rows_read: rows in the batches that were given out, padding not counted.
@@ -50,12 +52,15 @@ class Reader:
         world_size: int,
         shuffle: bool = True,
         quarantined: Sequence[Quarantined] = (),
+        newer: Callable[[], Manifest | None] | None = None,
     ) -> None:
         """Opens nothing yet.
 
         Args:
             shuffle: False reads in the order of the files, as evaluation does.
             quarantined: row groups that are left out unread, as `quarantined` of an earlier reader says.
+            newer: the manifest as it is by now, the same on all ranks sooner or later; it must start with `manifest`.
+                With it an epoch never ends: after the last partition its batches wait for new ones.
 
         Raises:
             UserError: there are more workers than lanes.
@@ -67,21 +72,24 @@ class Reader:
         assert data.global_batch_size % data.lanes == 0, "configs.checks lets only multiples through"
         self._data = data
         self._decoder = Decoder(manifest, data, features, tasks)
-        self._order = sample_order(manifest, data, seed, shuffle)
+        self._newer = newer
+        self._order_of = lambda manifest: sample_order(manifest, data, seed, shuffle)
+        self._order = self._order_of(manifest)
+        self._ask_again = 0.0
         self._pauses = _PAUSES_S if self._decoder.is_local else _REMOTE_PAUSES_S
         self._layout = Layout(
             names=features.sparse_names,
             weighted=bool(features.weighted_names),
             lanes=tuple(lanes_of(rank, world_size, data.lanes)),
             slots=-(-data.lanes // world_size),
-            lane_batch_size=self._order.lane_batch_size,
+            lane_batch_size=data.global_batch_size // data.lanes,
             dense_width=features.dense_width,
             tasks=len(tasks),
         )
         self.manifest = manifest
         self._buffers = Buffers()
         self._bytes_per_row = max(1, sum(file.bytes for file in manifest.files) // max(1, manifest.rows))
-        self.steps_per_epoch = self._order.steps
+        self.steps_per_epoch = self._order.steps if newer is None else ENDLESS
         self.local_batch_size = self._layout.local_batch_size
         self.wait_seconds = 0.0
         self.rows_read = 0
@@ -95,7 +103,7 @@ class Reader:
     def batches(self, epoch: int, step: int = 0) -> BatchIterator:
         """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
         prefetcher = Prefetcher(
-            plan(self._order, self._layout, epoch, step),
+            self._chunks(epoch, step),
             load=self._load,
             give_up=self._give_up,
             assemble=lambda chunk, block: assemble(chunk, self._layout, block, self._buffers),
@@ -105,6 +113,29 @@ class Reader:
             timeout_s=self._data.read_timeout_s,
         )
         return BatchIterator(self, prefetcher, self._layout.names)
+
+    def _chunks(self, epoch: int, step: int) -> Iterator[Chunk | None]:
+        """What to read; None while the data set that is followed has nothing new."""
+        while True:
+            yield from plan(self._order, self._layout, epoch, step)
+            if self._newer is None:
+                return
+            step = max(step, self._order.steps)
+            while not self._grow(self._newer):
+                yield None
+
+    def _grow(self, newer: Callable[[], Manifest | None]) -> bool:
+        """Takes in the partitions that are new, if there are any; asks every few seconds at most."""
+        if time.monotonic() < self._ask_again:
+            return False
+        self._ask_again = time.monotonic() + _ASK_EVERY_S
+        manifest = newer()
+        if manifest is None or len(manifest.files) == len(self.manifest.files):
+            return False
+        assert manifest.starts_with(self.manifest), "a manifest that is followed only grows at its end"
+        self.manifest = self._decoder.manifest = manifest
+        self._order = self._order_of(manifest)
+        return True
 
     def _load(self, number: int) -> Block:
         if self.manifest.row_groups[number] in self._quarantine:

@@ -14,7 +14,7 @@ import pyarrow.fs as fs
 
 from configs.errors import UserError
 from trainer.data.manifest import DataFile, Manifest, ordered
-from trainer.data.source import DataError, Footer, Source, file_url, first_line, open_source, read_footer
+from trainer.data.source import DataError, Footer, Source, arrow_schema, file_url, first_line, open_source, read_footer
 from trainer.data.threads import in_threads
 
 THREADS = 16  # footers read at once: most of the time is waiting
@@ -35,17 +35,25 @@ def build_manifest(root: str, part: str = "", known: Manifest | None = None, tim
         UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
     """
     source = open_source(root, part)
+    manifest = read_footers(source, list_files(source), known, timeout_s)
+    if not manifest.rows:
+        raise UserError(
+            f"{source.root}: {len(manifest.files)} Parquet files without a row\nCheck data.root and its folders."
+        )
+    return manifest
+
+
+def read_footers(
+    source: Source, found: Sequence[tuple[str, int]], known: Manifest | None, timeout_s: float = 120
+) -> Manifest:
+    """The manifest of the files `found`, paths and sizes; those of `known` are not read again."""
     earlier = {(file.path, file.size): file for file in known.files} if known else {}
     schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
-    found = list_files(source)
     unread = [(path, size) for path, size in found if (path, size) not in earlier]
     files = [earlier[entry] for entry in found if entry in earlier]
     for entry, schema in in_threads(partial(_scan, source), [path for path, _ in unread], THREADS, timeout_s):
         files.append(_with_schema(entry, schema, schemas))
-    manifest = Manifest(source.root, tuple(ordered(files)), tuple(schemas))
-    if not manifest.rows:
-        raise UserError(f"{source.root}: {len(files)} Parquet files without a row\nCheck data.root and its folders.")
-    return manifest
+    return Manifest(source.root, tuple(ordered(files)), tuple(schemas))
 
 
 def exists(root: str, part: str) -> bool:
@@ -67,7 +75,7 @@ def list_files(source: Source) -> list[tuple[str, int]]:
             f"{source.root} cannot be read: {first_line(error)}\nCheck data.root and its permissions."
         ) from error
     found = [(_below(info.path, source.folder), info.size) for info in infos if info.type == fs.FileType.File]
-    files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not _is_hidden(path))
+    files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not is_hidden(path))
     if not files:
         raise UserError(f"{source.root} has no Parquet file\nData files end in {', '.join(SUFFIXES)}.")
     return files
@@ -78,7 +86,8 @@ def _below(path: str, folder: str) -> str:
     return path.removeprefix(folder).lstrip("/")
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Whether a file or a folder above it is not meant as data."""
     return any(name.startswith((".", "_")) for name in path.split("/"))
 
 
@@ -97,7 +106,7 @@ def _scan(source: Source, path: str) -> tuple[DataFile, pa.Schema]:
     groups = [footer.metadata.row_group(i) for i in range(footer.metadata.num_row_groups)]
     rows = tuple(group.num_rows for group in groups)
     size = sum(group.total_byte_size for group in groups)
-    schema = footer.metadata.schema.to_arrow_schema().remove_metadata()
+    schema = arrow_schema(footer.metadata).remove_metadata()
     return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
 
 

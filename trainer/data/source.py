@@ -180,6 +180,11 @@ def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> 
     return Footer(size, found, metadata)
 
 
+def arrow_schema(metadata: pq.FileMetaData) -> pa.Schema:
+    """The Arrow schema of a file. `metadata.schema` would tie the metadata to itself until a garbage collection."""
+    return pq.ParquetFile(pa.BufferReader(MAGIC), metadata=metadata).schema_arrow
+
+
 def refuse_other(name: str, why: str) -> NoReturn:
     """Raises the DataError for a file that is not the one of the manifest."""
     raise DataError(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -148,3 +149,22 @@ def test_a_long_footer_is_read_whole(tmp_path: Path) -> None:
     manifest = build_manifest(str(tmp_path), "train")
     assert manifest.schemas[0].names == names
     assert dataclasses.asdict(manifest.files[0])["rows"] == (1,)
+
+
+@pytest.mark.slow
+def test_many_row_groups(tmp_path: Path) -> None:
+    """100,000 row groups of 42 columns: under 30 seconds, and the memory does not grow with their number."""
+    columns = {f"column_{i}": list(range(400)) for i in range(42)}
+    pq.write_table(pa.table(columns), tmp_path / "0.parquet", row_group_size=4)
+    for number in range(1, 1000):
+        os.link(tmp_path / "0.parquet", tmp_path / f"{number}.parquet")
+    resident, started = _resident_mib(), time.perf_counter()
+    manifest = build_manifest(str(tmp_path))
+    assert len(manifest.row_groups) == 100_000
+    assert time.perf_counter() - started < 30
+    assert _resident_mib() - resident < 300
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def _resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
