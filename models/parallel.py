@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.wide import wide_product
+from models.wide import is_plain, wide_product
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -79,11 +79,19 @@ class ParallelLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.layout == "columns":
             return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
+        if is_plain(x, self.out_features / self.in_features):
+            return _transposing(x, self.weight, self.bias, self.layout == "to_rows")
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         return _TransposingLinear.apply(x, weight, bias, self.layout == "to_rows")  # pyright: ignore[reportReturnType]
 
     def extra_repr(self) -> str:
         return f"{self.count} x ({self.in_features} -> {self.out_features})"
+
+
+def _transposing(x: Tensor, weight: Tensor, bias: Tensor, to_rows: bool) -> Tensor:
+    if to_rows:
+        return torch.baddbmm(bias.unsqueeze(1), x.transpose(1, 2), weight.transpose(1, 2))
+    return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2))
 
 
 class _TransposingLinear(torch.autograd.Function):
@@ -96,9 +104,7 @@ class _TransposingLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, to_rows: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.to_rows = to_rows
-        if to_rows:
-            return torch.baddbmm(bias.unsqueeze(1), x.transpose(1, 2), weight.transpose(1, 2))
-        return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2))
+        return _transposing(x, weight, bias, to_rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:

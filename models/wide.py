@@ -1,7 +1,7 @@
 """The widest product of a top, weight @ x.T + bias, and its gradients, on the fastest kernel for this machine.
 
-The rows of the weight belong to several families of networks, whose gradients autograd would first copy together; here,
-unless they are small, each takes its part in the product on its own. On a CPU in FP32, torch sends matrix products to
+The rows of the weight belong to several families of networks, whose gradients autograd would first copy together; here
+each takes its part in the product on its own. On a CPU in FP32, torch sends matrix products to
 MKL, which on processors of other makers than Intel runs at half the speed of oneDNN, the library that torch itself uses
 for BF16 (measured on an AMD Zen 5: 90 against 160-210 GFLOP/s a core); so there they go to torch's oneDNN operator.
 
@@ -14,14 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SMALL = 1 << 20  # numbers in the product below which one call and a copy are cheaper than several calls
+_SMALL = 1 << 18  # numbers in a layer's output below which calls cost more than products and copies
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def is_plain(x: Tensor, growth: float) -> bool:
+    """Whether a layer whose output has `growth` numbers for each of x should be left to autograd as it is.
+
+    So it should if it is small, and for compilers and exports, which make their own plans.
+    """
+    return torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.numel() * growth < _SMALL
 
 
 def wide_product(x: Tensor, weight: Tensor, bias: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
     """x [B, D], weight [W, D], bias [W] -> columns [size, B] for each of `sizes`, which add up to W."""
-    if torch.compiler.is_compiling() or not isinstance(x, Tensor):
-        return torch.addmm(bias.unsqueeze(1), weight, x.t()).split(list(sizes))  # what compilers and exports should see
+    if is_plain(x, weight.shape[0] / weight.shape[1]):
+        return torch.addmm(bias.unsqueeze(1), weight, x.t()).split(list(sizes))
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -44,11 +52,8 @@ class _WideProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
         grad_weight, grad_bias = torch.empty_like(weight), weight.new_empty(len(weight))
-        sizes = ctx.sizes
-        if len(x) * len(weight) < _SMALL:
-            grads, sizes = (torch.cat(grads),), [len(weight)]
         grad_x = None
-        parts = (grads, weight.split(sizes), grad_weight.split(sizes), grad_bias.split(sizes))
+        parts = (grads, weight.split(ctx.sizes), grad_weight.split(ctx.sizes), grad_bias.split(ctx.sizes))
         for grad, rows, grad_rows, grad_biases in zip(*parts, strict=True):
             torch.sum(grad, dim=1, out=grad_biases)
             if ctx.onednn:

@@ -8,6 +8,7 @@ from torch.nn.functional import mse_loss
 from configs.choices import available
 from configs.errors import UserError
 from configs.schema import ModelConfig, TaskConfig
+from models import wide
 from models.build import build_top, materialize
 from tests.models import loops
 
@@ -43,6 +44,13 @@ def test_an_unknown_top_names_the_nearest():
         build_top(ModelConfig(top="mmoee"), TASKS, INPUT_DIM)
 
 
+@pytest.fixture(params=["as small as it is", "as if it were large"])
+def computation(request, monkeypatch):
+    if request.param == "as if it were large":
+        monkeypatch.setattr(wide, "_SMALL", 0)
+
+
+@pytest.mark.usefixtures("computation")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("top", TOPS)

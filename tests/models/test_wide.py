@@ -6,12 +6,12 @@ import torch
 from models import wide
 
 
-@pytest.fixture(params=["as the machine likes", "plain", "part by part"])
+@pytest.fixture(params=["left to autograd", "as the machine likes", "without oneDNN"])
 def kernel(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setattr(wide, "_HAS_ONEDNN", False)
-    if request.param == "part by part":
+    if request.param != "left to autograd":
         monkeypatch.setattr(wide, "_SMALL", 0)
+    if request.param == "without oneDNN":
+        monkeypatch.setattr(wide, "_HAS_ONEDNN", False)
 
 
 @pytest.mark.usefixtures("kernel")
