@@ -6,6 +6,7 @@ Loading, merging and error messages are in `configs.load`; checks across section
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
@@ -198,6 +199,10 @@ class TaskConfig(Section):
     positive_weight: PositiveFloat = Field(default=1.0, description="Factor of rows whose label is 1.")
     weight_column: str | None = Field(default=None, description="Column that multiplies this task's loss of a row.")
     tower_layers: Layers | None = Field(default=None, description="In place of model.tower_layers.")
+    tower_features: tuple[str, ...] = Field(
+        default=(),
+        description="Features that also enter a shallow tower of this task's own, whose logit is added: the position.",
+    )
     options: dict[str, Any] = Field(
         default={}, description="Arguments of the loss: huber has delta, focal gamma and alpha."
     )
@@ -335,6 +340,14 @@ class Config(Section):
     @property
     def dense_features(self) -> dict[str, DenseFeature]:
         return {name: f for name, f in self.features.items() if isinstance(f, DenseFeature)}
+
+    @property
+    def input_columns(self) -> dict[str, tuple[int, int]]:
+        """Feature -> the columns [start, end) of the top's input that it fills: sparse features, then dense ones."""
+        widths = {name: self.tables[feature.table].embedding_dim for name, feature in self.sparse_features.items()}
+        widths |= {name: feature.width for name, feature in self.dense_features.items()}
+        ends = list(accumulate(widths.values()))
+        return {name: (end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
     @property
     def input_width(self) -> int:

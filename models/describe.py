@@ -27,10 +27,15 @@ class Layer:
     parameters: int
 
 
-def layers(model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> list[Layer]:
-    """Every layer of the top for inputs [B, input_dim]."""
+Columns = Mapping[str, tuple[int, int]]
+
+
+def layers(
+    model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, columns: Columns | None = None
+) -> list[Layer]:
+    """Every layer of the top for inputs [B, input_dim]; the arguments are those of `models.build.build_top`."""
     with torch.device("meta"):
-        top = build_top(model, tasks, input_dim)
+        top = build_top(model, tasks, input_dim, columns)
         x = torch.empty(_BATCH, input_dim)
     found: list[Layer] = []
     for name, module in top.named_modules():
@@ -41,9 +46,11 @@ def layers(model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) 
     return found
 
 
-def describe(model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> str:
+def describe(
+    model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, columns: Columns | None = None
+) -> str:
     """A table of `layers` with a head, a total, and a legend of the shapes."""
-    found = layers(model, tasks, input_dim)
+    found = layers(model, tasks, input_dim, columns)
     total = sum(layer.parameters for layer in found)
     rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {input_dim}]", "")]
     rows += [(layer.name, layer.computes, layer.shape, f"{layer.parameters:,}") for layer in found]
