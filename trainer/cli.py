@@ -104,7 +104,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; RUN/export if left out.")] = None,
 ) -> None:
     """Write a bundle for serving: program, tables, feature transforms and a parity check."""
-    from trainer.export import export as export_run
+    from trainer.export.write import export as export_run
 
     _report(f"bundle: {export_run(str(run), str(out) if out else None)}", None, False)
 

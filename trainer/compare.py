@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema import Config
-from trainer.console import count, table
-from trainer.run_directory import RunDirectory
+from trainer.run.run_directory import RunDirectory
+from trainer.telemetry.console import count, table
 
 SHOWN = ("auc", "ne", "rmse")
 
@@ -59,7 +59,9 @@ def _spread(values: list[float]) -> dict[str, Any]:
 def _dense_parameters(config: Config) -> int:
     from models.build import build_top
 
-    return sum(p.numel() for p in build_top(config.model, config.tasks, config.input_width).parameters())
+    return sum(
+        p.numel() for p in build_top(config.model, config.tasks, config.input_width, config.input_columns).parameters()
+    )
 
 
 def _speeds(config: Config) -> list[float]:

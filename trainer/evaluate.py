@@ -5,8 +5,8 @@ import torch
 from configs.schema import Config
 from trainer.build import Built
 from trainer.data.reader import Reader
-from trainer.records import EvalRecord
-from trainer.window import Evaluation
+from trainer.telemetry.records import EvalRecord
+from trainer.telemetry.window import Evaluation
 
 
 def evaluate(built: Built, reader: Reader, config: Config, device: torch.device, step: int, epoch: int) -> EvalRecord:

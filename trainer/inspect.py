@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from trainer.checkpoint_files import COMPLETE, Checkpoint, find, problems, read_complete
+from trainer.checkpoint.files import COMPLETE, Checkpoint, find, problems, read_complete
 from trainer.data.inspect_data import inspect_data
-from trainer.folder import Folder
-from trainer.run_directory import RunDirectory
+from trainer.run.folder import Folder
+from trainer.run.run_directory import RunDirectory
 from trainer.serving.signature import SIGNATURE, read_signature
 
 GIB = 2**30

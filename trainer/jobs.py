@@ -16,17 +16,17 @@ from configs.load import dump_config, load_config
 from configs.resume import compare
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
-from trainer.checkpoint_files import find
+from trainer.checkpoint.files import find
 from trainer.compare import Result, comparison, variant
 from trainer.data.checks import check_manifest
 from trainer.data.generate import generate
 from trainer.data.manifest import Manifest
 from trainer.data.scan import build_manifest, exists
-from trainer.environment import environment
-from trainer.folder import Folder
-from trainer.manifests import keep_manifest, read_manifest
-from trainer.run_directory import RunDirectory, open_run, write_json
-from trainer.versions import check_versions
+from trainer.run.environment import environment
+from trainer.run.folder import Folder
+from trainer.run.manifests import keep_manifest, read_manifest
+from trainer.run.run_directory import RunDirectory, open_run, write_json
+from trainer.run.versions import check_versions
 
 if TYPE_CHECKING:
     from cluster.launch import Worker

@@ -9,13 +9,13 @@ from configs.errors import UserError
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
 from trainer.build import build, device_of
-from trainer.checkpoint import Checkpointer
-from trainer.console import eval_table
+from trainer.checkpoint.checkpointer import Checkpointer
+from trainer.checkpoint.state import training_state
 from trainer.evaluate import evaluate
-from trainer.logs import redirect_to
-from trainer.plans import read_pins
-from trainer.run_directory import RunDirectory
-from trainer.state import training_state
+from trainer.run.logs import redirect_to
+from trainer.run.plans import read_pins
+from trainer.run.run_directory import RunDirectory
+from trainer.telemetry.console import eval_table
 from trainer.train import open_reader
 
 

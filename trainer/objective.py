@@ -11,8 +11,8 @@ from models.balancing import build_balance
 from models.criterion import Criterion
 from models.experts import load_balance_loss
 from trainer.collectives import sum_over_ranks
-from trainer.metrics import TaskValues
 from trainer.ranker import Outputs
+from trainer.telemetry.metrics import TaskValues
 
 
 class Objective(nn.Module):

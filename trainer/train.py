@@ -17,26 +17,26 @@ from cluster.launch import Worker
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
 from trainer.build import Built, build, device_of
-from trainer.checkpoint import Checkpointer
-from trainer.checkpoint_files import Position
-from trainer.conflicts import ConflictSampler
+from trainer.checkpoint.checkpointer import Checkpointer
+from trainer.checkpoint.files import Position
+from trainer.checkpoint.state import config_fingerprint, training_state
 from trainer.data.quarantine import Quarantined
 from trainer.data.reader import Reader
 from trainer.data.source import open_source
 from trainer.evaluate import evaluate
-from trainer.left_out import LeftOut
-from trainer.logs import open_attempt
-from trainer.manifests import read_manifest
-from trainer.plans import keep_plan, read_pins
-from trainer.profile import StepProfiler
-from trainer.records import EvalRecord
-from trainer.report import Report
-from trainer.run_directory import RunDirectory
+from trainer.run.left_out import LeftOut
+from trainer.run.logs import open_attempt
+from trainer.run.manifests import read_manifest
+from trainer.run.plans import keep_plan, read_pins
+from trainer.run.run_directory import RunDirectory
+from trainer.run.versions import installed
 from trainer.schedule import learning_rate_factor
-from trainer.start_up import start_up_page
-from trainer.state import config_fingerprint, training_state
-from trainer.versions import installed
-from trainer.window import TrainingWindow
+from trainer.telemetry.conflicts import ConflictSampler
+from trainer.telemetry.profile import StepProfiler
+from trainer.telemetry.records import EvalRecord
+from trainer.telemetry.report import Report
+from trainer.telemetry.start_up import start_up_page
+from trainer.telemetry.window import TrainingWindow
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 from configs.load import load_config
 from configs.schema import Config
 from tests.trainer.workers import losses, start_workers, train_on, wait
-from trainer.checkpoint_files import find
-from trainer.checkpoint_storage import read_tensors
-from trainer.folder import Folder
+from trainer.checkpoint.files import find
+from trainer.checkpoint.storage import read_tensors
+from trainer.run.folder import Folder
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 

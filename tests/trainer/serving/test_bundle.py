@@ -10,8 +10,8 @@ import pytest
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
-from tests.trainer.exported_runs import make_run, rows
-from trainer.export import export
+from tests.trainer.export.exported_runs import make_run, rows
+from trainer.export.write import export
 from trainer.serving.bundle import Bundle
 from trainer.serving.program import this_platform, why_not_here
 

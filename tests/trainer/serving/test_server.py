@@ -14,8 +14,8 @@ import uvicorn
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
-from tests.trainer.exported_runs import make_run, rows
-from trainer.export import export
+from tests.trainer.export.exported_runs import make_run, rows
+from trainer.export.write import export
 from trainer.serving.batcher import Batcher, OverloadedError, score
 from trainer.serving.bundle import Bundle
 from trainer.serving.server import create_app

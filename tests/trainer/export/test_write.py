@@ -1,0 +1,220 @@
+"""Runs of many shapes become bundles that score as the trainer does, or nothing is written."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch._inductor import config as inductor
+
+from configs.errors import UserError
+from embeddings.features import FeatureTransforms
+from embeddings.kjt import to_kjt
+from models.build import build_top
+from tests.trainer.export.exported_runs import DENSE, SPARSE, make_run, rows, save
+from trainer.build import build
+from trainer.checkpoint.checkpointer import Checkpointer
+from trainer.checkpoint.state import training_state
+from trainer.data.batch import Batch
+from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference
+from trainer.export.weights import table_groups
+from trainer.export.write import export
+from trainer.serving.bundle import Bundle
+from trainer.serving.signature import COMPILED, checksum, read_signature
+
+
+@pytest.fixture
+def no_compiler():
+    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A compiled bundle of a run with every kind of feature, and the run's config."""
+    folder = tmp_path_factory.mktemp("compiled")
+    config = make_run(folder)
+    return Bundle(export(config.training.run_dir)), config
+
+
+def test_compiled_bundle_scores_as_the_trainer(compiled):
+    bundle, _ = compiled
+    assert bundle.compiled
+    parity = bundle.signature.parity
+    assert parity.largest_difference <= 1e-5
+    assert (parity.generated_rows, parity.data_rows) == (512, 300)
+    assert set(bundle.signature.milliseconds) == {"compiled", "uncompiled"}
+
+
+def test_signature_says_what_it_is(compiled):
+    bundle, _ = compiled
+    signature = read_signature(bundle.folder)
+    assert signature.tasks == ("click", "watch")
+    assert (signature.source.step, signature.source.epoch) == (7, 1)
+    assert signature.source.facts == {"fingerprint": "f"}
+    assert {name: checksum(bundle.folder / name) for name in signature.files} == {
+        name: record.checksum for name, record in signature.files.items()
+    }
+    files = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file()}
+    assert files - set(signature.files) == {"signature.json"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300])
+def test_compiled_and_exported_program_agree(compiled, count):
+    bundle, _ = compiled
+    table = rows(300).slice(0, count)
+    exported = Bundle(bundle.folder, compiled=False)
+    assert not exported.compiled
+    np.testing.assert_allclose(bundle.predict(table), exported.predict(table), atol=1e-6)
+    assert bundle.predict(table).shape == (count, 2)
+
+
+def test_nothing_is_pickled(compiled):
+    bundle, _ = compiled
+    names = {path.name for path in bundle.folder.iterdir()}
+    assert names == {"signature.json", "weights.safetensors", "program.json", COMPILED, "vocabulary"}
+    packed = (bundle.folder / COMPILED).read_bytes()
+    assert not any(word in packed for word in (b".pkl", b".pickle", b"sample_inputs", b"state_dict"))
+
+
+def test_weights_are_mapped_not_read(compiled):
+    bundle, _ = compiled
+    with open("/proc/self/maps") as maps:
+        assert any(str(bundle.folder / "weights.safetensors") in line for line in maps)
+
+
+FEATURES = {
+    "dense only": DENSE,
+    "tables only": {name: SPARSE[name] for name in ("user", "liked")},
+    "weighted only": {"item": SPARSE["item"]},
+    "fp16 only": {"tag": SPARSE["tag"], "age": SPARSE["age"]},
+    "order of features is not that of tables": {name: SPARSE[name] for name in ("age", "user", "tag", "liked", "item")},
+}
+
+
+@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
+@pytest.mark.usefixtures("no_compiler")
+def test_shapes_of_runs(tmp_path, features):
+    config = make_run(tmp_path, features)
+    bundle = Bundle(export(config.training.run_dir))
+    assert bundle.predict(rows(5)).shape == (5, 2)
+    assert bundle.signature.parity.largest_difference <= 1e-5
+
+
+@pytest.mark.parametrize("top", ["single_task", "shared_bottom", "moe", "ple"])
+@pytest.mark.usefixtures("no_compiler")
+def test_tops(tmp_path, top):
+    config = make_run(tmp_path, {"user": SPARSE["user"], **DENSE}, top=top)
+    assert Bundle(export(config.training.run_dir)).signature.parity.largest_difference <= 1e-5
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_the_cost_is_said(tmp_path, caplog):
+    config = make_run(tmp_path, DENSE)
+    bundle = Bundle(export(config.training.run_dir))
+    assert bundle.signature.compiled_for is None
+    assert not bundle.compiled
+    assert "no C++ compiler" in caplog.text
+    assert f"512 rows {bundle.signature.milliseconds['uncompiled']['512']:.2f} ms" in caplog.text
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_newer_checkpoint_replaces_the_bundle(tmp_path):
+    config = make_run(tmp_path, DENSE)
+    target = export(config.training.run_dir, str(tmp_path / "bundle"))
+    save(config, step=20)
+    assert export(config.training.run_dir, str(tmp_path / "bundle")) == target
+    assert read_signature(target).source.step == 20
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "data", "run", "tags.txt"]
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_run_without_its_data_is_exported(tmp_path):
+    config = make_run(tmp_path)
+    (tmp_path / "data" / "validation" / "part-0.parquet").unlink()
+    assert read_signature(export(config.training.run_dir)).parity.data_rows == 0
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_bundle_scores_as_the_sharded_trainer(tmp_path):
+    config = make_run(tmp_path)
+    table = rows(64)
+    columns = FeatureTransforms(config.features, config.tables)(table, "rows")
+    unlabelled = torch.zeros(64, 2)
+    batch = Batch(
+        to_kjt(list(columns.sparse), columns.sparse), torch.from_numpy(columns.dense), *[unlabelled] * 2, (0, 0)
+    )
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        built = build(config, torch.device("cpu"), 1, None)
+        checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", config.checkpoint, {})
+        state = training_state(built.model, built.optimizer)
+        checkpointer.save(state, step=8, epoch=1, epoch_step=4, blocking=True)
+        checkpointer.close()
+        built.model.eval()
+        with torch.no_grad():
+            _, outputs = built.model(batch)
+    finally:
+        dist.destroy_process_group()
+    bundle = Bundle(export(config.training.run_dir))
+    assert bundle.signature.source.step == 8
+    np.testing.assert_allclose(bundle.predict(table), outputs.predictions.numpy(), atol=1e-6)
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(UserError, match="is no run"):
+        export(str(tmp_path))
+    config = make_run(tmp_path, DENSE)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("mine")
+    with pytest.raises(UserError, match="is there and is no bundle"):
+        export(config.training.run_dir, str(tmp_path / "precious"))
+    for file in (tmp_path / "run" / "checkpoints").rglob("complete.json"):
+        file.unlink()
+    with pytest.raises(UserError, match="has no complete checkpoint"):
+        export(config.training.run_dir)
+
+
+def test_a_bundle_of_other_weights_is_refused(compiled):
+    bundle, config = compiled
+    mapped = {name: torch.ones(table.num_embeddings, table.embedding_dim) for name, table in config.tables.items()}
+    top = build_top(config.model, config.tasks, config.input_width).eval()
+    with pytest.raises(ParityError, match="trainer and bundle differ by"):
+        check_parity(bundle, config, mapped, top)
+
+
+def test_nothing_is_left_of_a_failed_export(tmp_path, monkeypatch):
+    config = make_run(tmp_path, DENSE)
+    weights = tmp_path / "run" / "config.yaml"
+    weights.write_text(weights.read_text().replace("expert_layers: [64, 32, 16]", "expert_layers: [64, 32, 8]"))
+    before = sorted(os.listdir(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"does not fit .*/step_000000007: size mismatch for"):
+        export(config.training.run_dir)
+    assert sorted(os.listdir(tmp_path / "run")) == before
+
+
+def test_difference_of_nan_is_infinite():
+    one = np.ones((1, 2), np.float32)
+    assert largest_difference(one, one * np.float32(1.5)) == 0.5
+    assert largest_difference(one * 100, one * 101) == pytest.approx(0.01)
+    assert largest_difference(one, np.array([[1, np.nan]], np.float32)) == np.inf
+
+
+def test_generated_rows_reach_the_edges(compiled):
+    _, config = compiled
+    columns = generate_columns(config)
+    for name, bag in columns.sparse.items():
+        last = config.tables[config.sparse_features[name].table].num_embeddings - 1
+        assert bag.lengths[0] == 0
+        assert {0, last} <= set(bag.values.tolist())
+
+
+def test_groups_stack_tables_of_one_kind(compiled):
+    _, config = compiled
+    groups = {group.name: group for group in table_groups(config)}
+    assert set(groups) == {"tables.fp32.8", "tables.fp16.4"}
+    assert groups["tables.fp32.8"].features == ("liked", "user", "item")
+    assert groups["tables.fp32.8"].first_rows == (1000, 0, 1000)
+    assert groups["tables.fp16.4"].mean == (True, False)

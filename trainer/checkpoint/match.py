@@ -1,0 +1,58 @@
+"""Whether the state of a run fits a checkpoint: same names, sizes and types. Said before a value is read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+
+from configs.errors import UserError
+from trainer.agreement import Agreement
+from trainer.checkpoint.files import Checkpoint
+
+_SHOWN = 10
+
+
+def refuse_mismatch(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata, ranks: Agreement) -> None:
+    """A section of names, the part before the first slash, is loaded whole or not at all.
+
+    The names of all ranks count together: the optimizer state of a table is on the ranks that hold it.
+
+    Raises:
+        UserError: names what differs; the same on all ranks.
+    """
+    reports = ranks.gather((set(state), list(_differences(state, checkpoint, stored))))
+    names = set().union(*(report[0] for report in reports))
+    sections = {_section(name) for name in names}
+    there = {name for name in (*stored.state_dict_metadata, *checkpoint.extra) if _section(name) in sections}
+    lines = list(dict.fromkeys(line for report in reports for line in report[1]))
+    lines += [f"{name} is in the checkpoint but not in this run" for name in sorted(there - names)]
+    if lines:
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise UserError(
+            f"the model does not fit {checkpoint.folder}: {'; '.join(lines[:_SHOWN])}{more}\n"
+            "resume with the tables, model and optimizers that the run was started with, or start another run"
+        )
+
+
+def _differences(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata) -> Iterator[str]:
+    """What this rank has and the checkpoint has not, or has otherwise."""
+    for name, value in sorted(state.items()):
+        entry = stored.state_dict_metadata.get(name)
+        if not isinstance(value, Tensor):
+            if name not in checkpoint.extra:
+                yield f"{name} is not in the checkpoint"
+        elif not isinstance(entry, TensorStorageMetadata):
+            yield f"{name} is not in the checkpoint"
+        else:
+            was, now = _type(entry.properties.dtype, entry.size), _type(value.dtype, value.size())
+            if was != now:
+                yield f"{name} is {was} in the checkpoint but {now} in this run"
+
+
+def _section(name: str) -> str:
+    return name.split("/", 1)[0]
+
+
+def _type(dtype: Any, size: Any) -> str:
+    return f"{str(dtype).removeprefix('torch.')}{list(size)}"

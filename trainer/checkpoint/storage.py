@@ -1,0 +1,214 @@
+"""Tensors of a checkpoint on disk: raw values in one file a rank, and tensors.json that says where each lies.
+
+torch.distributed.checkpoint plans who writes and who reads which rows; its own file format pickles an index and every
+tensor. Here values are bytes and the index is JSON, so nothing is ever unpickled, a reader on other ranks fetches only
+the rows that it owns, and a checksum is taken while writing. Which checkpoint is whole is `files`' business.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner, WriteItem, WriteItemType
+from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
+from torch.futures import Future
+
+from trainer.checkpoint.files import COMPLETE, Checkpoint, FileRecord, checksum
+from trainer.checkpoint.values import read_region, write_values
+from trainer.run.folder import Folder
+
+INDEX = "tensors.json"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a chunk of a tensor starts in the files of a checkpoint."""
+
+    file: str
+    start: int
+
+
+class CopyingPlanner(DefaultSavePlanner):
+    """Plans a save of a flat dict, and can hand out copies taken before the training step goes on.
+
+    `buffers` keeps the copies between saves: memory on the host is claimed, and pinned, once.
+    """
+
+    def __init__(self, buffers: dict[MetadataIndex, Tensor]) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._buffers = buffers
+        self._copied = False
+
+    def copy(self, state: dict[str, Tensor]) -> None:
+        """Copies to host memory what this rank may have to write. Returns when the copies are done."""
+        self.set_up_planner(state, is_coordinator=True)
+        on_cuda = False
+        for item in self.create_local_plan().items:
+            values = super().resolve_data(item)
+            assert isinstance(values, Tensor), f"{item.index.fqn} is not a tensor"
+            on_cuda = on_cuda or values.is_cuda
+            self._buffer(item.index, values).copy_(values.detach(), non_blocking=True)
+        if on_cuda:
+            torch.cuda.current_stream().synchronize()
+        self._copied = True
+
+    def _buffer(self, index: MetadataIndex, values: Tensor) -> Tensor:
+        buffer = self._buffers.get(index)
+        if buffer is None or buffer.shape != values.shape or buffer.dtype != values.dtype:
+            buffer = torch.empty(values.shape, dtype=values.dtype, device="cpu", pin_memory=values.is_cuda)
+            self._buffers[index] = buffer
+        return buffer
+
+    def resolve_data(self, write_item: WriteItem) -> Any:
+        return self._buffers[write_item.index] if self._copied else super().resolve_data(write_item)
+
+
+class RawWriter(StorageWriter):
+    """Writes this rank's part of a checkpoint; afterwards `records` has size and checksum of what this rank wrote."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.records: dict[str, FileRecord] = {}
+
+    def reset(self, checkpoint_id: Any = None) -> None:
+        self.records = {}
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        if is_coordinator:  # no rank writes before it has got its plan, and the plan comes after this
+            self.folder.make()
+            for name in sorted(self.folder.names(), key=lambda name: name != COMPLETE):
+                self.folder.remove(name)
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        assert all(item.type != WriteItemType.BYTE_IO for item in plan.items), "only tensors are stored here"
+        return plan
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        # A name of its own for each save: a writer that outlived its worker group cannot touch this one's files.
+        token = secrets.token_hex(4)
+        return [replace(plan, storage_data=f"rank_{rank:05d}_{token}.bin") for rank, plan in enumerate(plans)]
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        name, results, digest = plan.storage_data, [], xxhash.xxh3_128()
+        if plan.items:
+            with self.folder.writer(name) as file:
+                start = 0
+                for item in plan.items:
+                    values = planner.resolve_data(item)
+                    assert isinstance(values, Tensor)
+                    results.append(WriteResult(item.index, values.nbytes, Stored(name, start)))
+                    start += write_values(file, digest, values.detach())
+            self.records[name] = FileRecord(start, digest.hexdigest())
+        done: Future[list[WriteResult]] = Future()
+        done.set_result(results)
+        return done
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        stored = {result.index: result.storage_data for of_rank in results for result in of_rank}
+        index = {}
+        for name, tensor in sorted(metadata.state_dict_metadata.items()):
+            assert isinstance(tensor, TensorStorageMetadata)
+            chunks = []
+            for chunk in tensor.chunks:
+                at = stored[MetadataIndex(name, chunk.offsets)]
+                chunks.append([list(chunk.offsets), list(chunk.sizes), at.file, at.start])
+            dtype = str(tensor.properties.dtype).removeprefix("torch.")
+            index[name] = {"dtype": dtype, "size": list(tensor.size), "chunks": chunks}
+        content = json.dumps(index).encode()
+        self.folder.write_bytes(INDEX, content)
+        self.records[INDEX] = FileRecord(len(content), checksum(content))
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
+        return True
+
+
+class RawReader(StorageReader):
+    """Reads the rows that a load plan asks for."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.metadata = read_index(checkpoint)
+
+    def reset(self, checkpoint_id: Any = None) -> None:
+        pass
+
+    def read_metadata(self) -> Metadata:
+        return self.metadata
+
+    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool) -> None:
+        pass
+
+    def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
+        return plan
+
+    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
+        return plans
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        stored = self.metadata.storage_data
+        items = sorted(plan.items, key=lambda item: (stored[item.storage_index].file, stored[item.storage_index].start))
+        for name, of_file in groupby(items, key=lambda item: stored[item.storage_index].file):
+            with self.checkpoint.folder.reader(name) as file:
+                for item in of_file:
+                    tensor = self.metadata.state_dict_metadata[item.storage_index.fqn]
+                    assert isinstance(tensor, TensorStorageMetadata)
+                    chunk = next(c for c in tensor.chunks if c.offsets == item.storage_index.offset)
+                    target = planner.resolve_tensor(item).detach()
+                    start, dtype = stored[item.storage_index].start, tensor.properties.dtype
+                    read_region(file, start, chunk.sizes, dtype, item.storage_offsets, target)
+                    planner.commit_tensor(item, target)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
+        return True
+
+
+def read_index(checkpoint: Checkpoint) -> Metadata:
+    """Names, dtypes, sizes and places of all tensors of a checkpoint."""
+    tensors, stored = {}, {}
+    for name, entry in json.loads(checkpoint.folder.read_bytes(INDEX)).items():
+        chunks = []
+        for offsets, sizes, file, start in entry["chunks"]:
+            assert file in checkpoint.files, f"{INDEX} names {file}, which is no file of {checkpoint.folder}"
+            chunks.append(ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes)))
+            stored[MetadataIndex(name, offsets)] = Stored(file, start)
+        dtype = getattr(torch, entry["dtype"])
+        assert isinstance(dtype, torch.dtype)
+        tensors[name] = TensorStorageMetadata(TensorProperties(dtype), torch.Size(entry["size"]), chunks)
+    return Metadata(tensors, storage_data=stored)
+
+
+def read_tensors(checkpoint: Checkpoint, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """Whole tensors in the memory of one process, from however many ranks wrote them. Needs no process group."""
+    metadata, tensors = read_index(checkpoint), {}
+    for name, entry in metadata.state_dict_metadata.items():
+        if not wanted(name):
+            continue
+        assert isinstance(entry, TensorStorageMetadata)
+        tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
+        for chunk in entry.chunks:
+            stored = metadata.storage_data[MetadataIndex(name, chunk.offsets)]
+            target = tensors[name]
+            for dim, (offset, length) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
+                target = target.narrow(dim, offset, length)
+            with checkpoint.folder.reader(stored.file) as file:
+                read_region(file, stored.start, chunk.sizes, entry.properties.dtype, [0] * len(chunk.sizes), target)
+    return tensors
