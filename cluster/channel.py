@@ -1,4 +1,4 @@
-"""The way from the workers to the driver: lines for the screen, the result, and a mistake that no restart can mend.
+"""Between the workers and the driver: lines for the screen, the result, a mistake that no restart can mend, a stop.
 
 An actor, since workers and driver may be on different machines and Ray's own forwarding prefixes every line.
 """
@@ -8,23 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 
-@ray.remote(num_cpus=0, max_concurrency=4)  # pyright: ignore[reportCallIssue] - ray's overloads miss actors' options
+# `take` waits while others speak; one thread for all who speak keeps a worker's lines in order.
+@ray.remote(num_cpus=0, concurrency_groups={"listening": 1})  # pyright: ignore[reportCallIssue] - ray's overloads miss it
 class Channel:
-    """Holds what workers say until the driver takes it."""
+    """Holds what workers say until the driver takes it, and what the driver asks of them."""
 
     def __init__(self) -> None:
         self._arrived = threading.Condition()
         self._lines: list[str] = []
         self._mistake: str | None = None
         self._result: Any = None
+        self._stops = False
 
     def say(self, line: str) -> None:
         with self._arrived:
             self._lines.append(line)
             self._arrived.notify()
 
+    @ray.method(concurrency_group="listening")
     def take(self, timeout_s: float) -> list[str]:
         """Lines said since the last call; waits up to `timeout_s` for one."""
         with self._arrived:
@@ -39,6 +43,12 @@ class Channel:
 
     def mistake(self) -> str | None:
         return self._mistake
+
+    def ask_to_stop(self) -> None:
+        self._stops = True
+
+    def stops(self) -> bool:
+        return self._stops
 
     def finish(self, result: Any) -> None:
         self._result = result
@@ -59,11 +69,18 @@ class Listener:
 
     def _listen(self) -> None:
         while not self._closing.is_set():
-            for line in ray.get(self._channel.take.remote(0.5)):
-                self._show(line)
+            self._show_lines(0.5)
+
+    def _show_lines(self, timeout_s: float) -> None:
+        try:
+            lines = ray.get(self._channel.take.remote(timeout_s))
+        except RayError:  # shut down under us: nothing more will come
+            self._closing.set()
+            return
+        for line in lines:
+            self._show(line)
 
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
-        for line in ray.get(self._channel.take.remote(0)):
-            self._show(line)
+        self._show_lines(0)

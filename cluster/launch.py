@@ -19,6 +19,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.channel import Channel, Listener
+from cluster.signals import call_until_stopped
 from configs.errors import RunFailed, UserError
 from configs.schema import LaunchConfig
 
@@ -44,6 +45,8 @@ class Worker:
     device: str
     say: Callable[[str], None]
     """Prints a line on the driver's screen."""
+    stops: Callable[[], bool] = lambda: False
+    """Whether the driver has been told to stop (Ctrl-C, SIGTERM): the function should save, and return."""
 
 
 class _TellFailures(UserCallback):
@@ -126,6 +129,7 @@ def _on_worker(arguments: dict[str, Any]) -> None:
         node=ray.util.get_node_ip_address(),
         device=arguments["device"],
         say=channel.say.remote,
+        stops=lambda: ray.get(channel.stops.remote()),
     )
     try:
         result = arguments["function"](arguments["argument"], worker)
@@ -166,6 +170,11 @@ def _trainer(function: Any, argument: Any, launch: LaunchConfig, channel: Any, s
     )
 
 
+def _ask_to_stop(channel: Any, show: Callable[[str], None]) -> None:
+    show("stopping: the workers save at their next log line (once more, and they stop at once)")
+    ray.get(channel.ask_to_stop.remote())
+
+
 def launch(
     function: Callable[[Any, Worker], Any],
     argument: Any,
@@ -181,9 +190,11 @@ def launch(
         storage: a folder that all nodes see, for Ray's own notes.
         log_hint: where the log of a rank is; `{rank}` is filled in.
 
+    Ctrl-C and SIGTERM ask the function to return early, see `Worker.stops`.
+
     Raises:
         UserError: a worker met a mistake of the user's, or the cluster has no room. Not tried again.
-        RunFailed: more failures than `config.max_failures`.
+        RunFailed: more failures than `config.max_failures`, or a second Ctrl-C.
     """
     started = not ray.is_initialized()
     _connect(config)
@@ -192,9 +203,13 @@ def launch(
     listener = Listener(channel, show)
     failure: Exception | None = None
     try:
-        _trainer(function, argument, config, channel, storage, log_hint).fit()
+        trainer = _trainer(function, argument, config, channel, storage, log_hint)
+        call_until_stopped(trainer.fit, lambda: _ask_to_stop(channel, show))
     except TrainingFailedError as error:
         failure = error
+    except KeyboardInterrupt:
+        ray.shutdown()  # ends this job's workers, wherever they are
+        raise RunFailed("stopped at once: what was done since the last checkpoint is lost") from None
     finally:
         listener.close()
     mistake, result = ray.get([channel.mistake.remote(), channel.result.remote()])

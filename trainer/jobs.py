@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.checks import check
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
 from configs.load import dump_config, load_config
 from configs.resume import compare
 from configs.schema import Config
@@ -42,6 +42,8 @@ def train_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> dic
     with run.lock():
         prepare_run(config, resume=resume, overwrite=overwrite, say=say)
         result = _launch(_train, config, config, run, say)
+    if result["stopped"]:
+        raise RunFailed(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
     say(f"done: {run}")
     return result
 
@@ -71,6 +73,8 @@ def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None, 
         _measured_on(RunDirectory(each.training.run_dir), each, part)
     first = RunDirectory(variants[0].training.run_dir)
     tasks = _launch(_train_all, (variants, part), config, first, say)
+    if len(tasks) < len(variants):
+        raise RunFailed(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command goes on from there")
     results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
     return comparison(results, part)
 
@@ -181,14 +185,18 @@ def _train(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def _train_all(argument: tuple[list[Config], str], worker: Worker) -> list[dict[str, Any]]:
-    """One run after the other on the same workers. A run that is finished, by an attempt before, is only measured."""
+    """One run after the other on the same workers, until told to stop; a run that was finished before is only measured.
+
+    The metrics of each.
+    """
     from trainer.measure import measure
     from trainer.train import train
 
     configs, part = argument
     results = []
     for config in configs:
-        train(config, worker)
+        if train(config, worker)["stopped"]:
+            break
         results.append(measure(config, part, worker)["tasks"])
     return results
 

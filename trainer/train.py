@@ -7,7 +7,7 @@ directory and launching the workers is `jobs`' business, and was done before.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Position
 from trainer.checkpoint.state import config_fingerprint, training_state
+from trainer.collectives import max_over_ranks
 from trainer.data.quarantine import Quarantined
 from trainer.data.reader import Reader
 from trainer.data.source import open_source
@@ -56,7 +57,10 @@ class Session:
 
 
 def train(config: Config, worker: Worker) -> dict[str, Any]:
-    """Trains to the config's last step; returns {"step": int, "tasks": {task: {metric: value}}} of the last evaluation.
+    """Trains to the config's last step, or until the driver is told to stop.
+
+    Returns {"step": steps done, "stopped": whether before the last, "tasks": {task: {metric: value}} of the last
+    evaluation}.
 
     Raises:
         UserError: a mistake in data or config that no restart can mend.
@@ -83,11 +87,11 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
         session = Session(config, worker, device, built, reader, validation, checkpointer, report, left_out, profiler)
         report.line(start_up_page(session, run, start))
         report.texts(config, built.plan)
-        record = fit(session, start or Position(0, 0, 0))
-        if record is not None:
-            report.finish(config, record)
+        end = fit(session, start or Position(0, 0, 0))
+        if end.record is not None:
+            report.finish(config, end.record)
     dist.barrier()  # no rank leaves while another still talks to it
-    return {"step": record.step, "tasks": record.tasks} if record else {}
+    return {"step": end.step, "stopped": end.stopped, "tasks": end.record.tasks if end.record else {}}
 
 
 def open_reader(
@@ -125,8 +129,16 @@ def last_step(config: Config, start: Position, steps_per_epoch: int) -> int:
     return min(planned, config.training.max_steps or planned)
 
 
-def fit(session: Session, start: Position) -> EvalRecord | None:
-    """Trains from `start` to the last step; returns the last evaluation, if there is a validation part."""
+class End(NamedTuple):
+    """How far training went, and the evaluation there; None without a validation part, or when it was stopped."""
+
+    step: int
+    record: EvalRecord | None
+    stopped: bool
+
+
+def fit(session: Session, start: Position) -> End:
+    """Trains from `start` to the last step, or to the first log line after the driver was told to stop."""
     config, reader = session.config, session.reader
     training, saving = config.training, config.checkpoint
     model, optimizer, objective = session.built.model, session.built.optimizer, session.built.objective
@@ -136,7 +148,7 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
     step, epoch, epoch_step = start
     conflicts = ConflictSampler(session.built, list(config.tasks), training.gradient_cosines_every)
     stall, cosines, record = 0.0, {}, None
-    saves = ends = False
+    saves = ends = stopped = False
     model.train()
     while step < last:
         batches = reader.batches(epoch, epoch_step)
@@ -161,30 +173,38 @@ def fit(session: Session, start: Position) -> EvalRecord | None:
                     objective.observe(stepped.tasks)
                     session.report.write(stepped)
                     stall, cosines = 0.0, {}
+                    if step < last and _told_to_stop(session):
+                        last, stop, stopped = step, step, True
                 if saves and step < stop:
                     stall += _save(session, step, epoch, epoch_step)
             every = training.evaluate_every
             due = step % every == 0 if every else epoch_step == reader.steps_per_epoch
-            if session.validation and (due or step == last):
+            if session.validation and not stopped and (due or step == last):
                 pipeline.detach()
                 with window.paused():
                     record = evaluate(session.built, session.validation, config, session.device, step, epoch)
                 session.report.write(record)
-            if saves or ends:  # after the evaluation, which a resumed run would not repeat
+            if saves or ends or stopped:  # after the evaluation, which a resumed run would not repeat
                 stall += _save(session, step, epoch, epoch_step)
         batches.close()
         epoch, epoch_step = epoch + 1, 0
     session.profiler.close()
     session.checkpointer.wait()
-    if record is None and session.validation:
+    if record is None and session.validation and not stopped:
         record = evaluate(session.built, session.validation, config, session.device, step, epoch)
         session.report.write(record)
-    return record
+    return End(step, None if stopped else record, stopped)
 
 
 def _next_multiple(step: int, every: int) -> int:
     """The first multiple of `every` after `step`; with 0, further than any step."""
     return (step // every + 1) * every if every else 2**62
+
+
+def _told_to_stop(session: Session) -> bool:
+    """The same on every rank: rank 0 asks the driver."""
+    told = session.worker.rank == 0 and session.worker.stops()
+    return bool(max_over_ranks(torch.tensor(float(told), device=session.device)))
 
 
 def _set_learning_rates(session: Session, step: int, last: int) -> dict[str, float]:

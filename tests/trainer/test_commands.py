@@ -143,3 +143,21 @@ def test_compare_trains_every_top_with_every_seed(folder: Path) -> None:
     assert list(values["tops"]) == ["mmoe", "ple"]
     assert len(values["tops"]["ple"]["tasks"]["click"]["auc"]["runs"]) == 2
     assert "±" in done.stderr
+
+
+def test_a_stopped_run_is_saved_and_goes_on(run: Path, folder: Path) -> None:
+    run_dir = folder / "stopped"
+    arguments = (QUICKSTART, *OPTIONS, f"data.root={folder / 'data'}", f"training.run_dir={run_dir}")
+    with subprocess.Popen(command("train", *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True) as job:
+        while not (run_dir / "metrics.jsonl").exists() or max(losses(run_dir), default=0) < 3:
+            assert job.poll() is None
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        screen = job.communicate(timeout=120)[1]
+    assert job.returncode == 1, screen
+    stopped = re.search(r"failed: stopped at step (\d+), which is saved\n--resume", screen)
+    assert stopped, screen
+    step = int(stopped[1])
+    assert json.loads(call("inspect", run_dir, "--json").stdout.splitlines()[-1])["step"] == step < 80
+    assert f"from step {step}" in call("train", *arguments, "--resume").stderr
+    assert losses(run_dir) == losses(run)
