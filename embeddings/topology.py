@@ -3,10 +3,8 @@
 Memory is measured, or taken from `launch.memory_gib`. Which table goes where is decided in `embeddings.plan`.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +13,12 @@ from torchrec.distributed.planner import Topology
 
 from configs.errors import UserError
 from configs.schema import LaunchConfig
+from embeddings.host_memory import host_memory
 
 GIB = 2**30
 _GPU_SHARE = 0.8  # of a measured GPU; the rest is for activations, gradients of the top and communication buffers
 _HOST_SHARE = 0.6  # of a measured host; the rest is for the reader, Ray's object store and the page cache
 _ASSUMED_HOST_GIB_PER_GPU = 128.0  # when planning for machines that are not here
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # Bytes per millisecond. Only ratios matter to the planner; torchrec's own numbers, kept for CUDA, are those of a GPU.
 _CPU_BANDWIDTHS: dict[str, Any] = {
     "ddr_mem_bw": 20 * GIB / 1000,
@@ -49,7 +47,7 @@ def measure_capacity(launch: LaunchConfig, device: torch.device, local_world_siz
         UserError: the capacity of a GPU is asked for on a machine that has none.
     """
     if device.type == "cpu":
-        host = launch.memory_gib * GIB if launch.memory_gib else _HOST_SHARE * host_memory()
+        host = launch.memory_gib * GIB if launch.memory_gib else _HOST_SHARE * host_memory()[1]
         return Capacity(0, int(host / local_world_size))
     here = torch.cuda.is_available()
     if not here and launch.memory_gib is None:
@@ -58,7 +56,7 @@ def measure_capacity(launch: LaunchConfig, device: torch.device, local_world_siz
             "Set it to the GiB that tables may fill of one GPU, about 0.8 of its memory: launch.memory_gib=64"
         )
     gpu = launch.memory_gib * GIB if launch.memory_gib else _GPU_SHARE * torch.cuda.mem_get_info(device)[1]
-    host = _HOST_SHARE * host_memory() / local_world_size if here else _ASSUMED_HOST_GIB_PER_GPU * GIB
+    host = _HOST_SHARE * host_memory()[1] / local_world_size if here else _ASSUMED_HOST_GIB_PER_GPU * GIB
     return Capacity(int(gpu), int(host))
 
 
@@ -67,13 +65,6 @@ def least(values: Sequence[int], device: torch.device, group: dist.ProcessGroup)
     values_everywhere = torch.tensor(values, device=device)
     dist.all_reduce(values_everywhere, dist.ReduceOp.MIN, group)
     return values_everywhere.tolist()
-
-
-def host_memory() -> int:
-    """Bytes of memory of this machine, or of its container when that has less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    texts = [Path(limit).read_text().strip() for limit in _LIMITS if Path(limit).exists()]
-    return min([total, *(int(text) for text in texts if text.isdigit())])
 
 
 def topology(device: torch.device, world_size: int, local_world_size: int, capacity: Capacity) -> Topology:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from configs.errors import UserError
 from configs.schema import Config
+from embeddings.host_memory import host_memory
 from embeddings.optimizer import attach_sparse_optimizer
 from embeddings.plan import Pins
 from embeddings.plan_report import PlanReport, imbalance, plan_report, ranges
 from embeddings.planner import plan_tables
 from embeddings.tables import build_tables
-from embeddings.topology import host_memory
 
 GIB = 2**30
 
@@ -124,7 +124,7 @@ def test_gpus_that_are_not_here_need_their_memory():
 
 def test_the_memory_of_this_host_is_measured():
     made = plan(config(TABLES, memory_gib=None))
-    assert 0.1 * host_memory() < 2 * made.capacity < host_memory()
+    assert 0.1 * host_memory()[1] < 2 * made.capacity < host_memory()[1]
 
 
 def test_a_cache_is_the_last_resort():

@@ -166,12 +166,6 @@ def open_run(path: str | Path) -> RunDirectory:
     return run
 
 
-def newest_run(parent: str | Path) -> RunDirectory | None:
-    """The run under `parent` that was started or resumed last."""
-    configs = sorted(Path(parent).glob("*/config.yaml"), key=lambda path: path.stat().st_mtime_ns)
-    return RunDirectory(configs[-1].parent) if configs else None
-
-
 def write_text(path: Path, text: str) -> None:
     """Replaces a small file at once: a reader, or a crash, sees the old text or the new one."""
     Folder(path.parent).write_bytes(path.name, text.encode())

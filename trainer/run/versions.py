@@ -5,7 +5,7 @@ metadata tells at once, and needs no import.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from configs.errors import UserError
@@ -15,10 +15,10 @@ MATCHING = {"2.11": "1.6", "2.12": "1.7", "2.13": "1.8", "2.14": "1.9"}
 NAMES = ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu")
 
 
-def installed() -> dict[str, str]:
-    """Version by package, of those of `NAMES` that are there."""
+def installed(names: Sequence[str] = NAMES) -> dict[str, str]:
+    """Version by package, of those that are there."""
     found = {}
-    for name in NAMES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from configs.errors import UserError
-from trainer.run.run_directory import RunDirectory, newest_run, open_run, write_json
+from trainer.run.run_directory import RunDirectory, open_run, write_json
 
 
 def fill(run):
@@ -136,15 +136,6 @@ def test_open_run_names_runs_nearby(tmp_path):
     assert open_run(tmp_path / "good").path == tmp_path / "good"
     with pytest.raises(UserError, match=rf"god is no run(.|\n)*{tmp_path / 'good'}"):
         open_run(tmp_path / "god")
-
-
-def test_newest_run_is_the_one_started_last(tmp_path):
-    assert newest_run(tmp_path) is None
-    for place, name in enumerate(["b", "c", "a"]):
-        run = RunDirectory(tmp_path / name)
-        run.create("a: 1\n")
-        os.utime(run.config, (1000 + place, 1000 + place))
-    assert newest_run(tmp_path).path.name == "a"
 
 
 def test_json_files_are_replaced_whole(tmp_path):
