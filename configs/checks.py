@@ -23,6 +23,8 @@ def choices_exist(config: Config) -> Iterator[Mistake]:
     chosen = [(("model", "top"), "models.tops", config.model.top)]
     chosen += [(("training", "task_balance"), "models.balance", config.training.task_balance)]
     chosen += [(("tasks", name, "loss"), "models.losses", task.loss) for name, task in config.tasks.items()]
+    for name, task in config.tasks.items():
+        chosen += [(("tasks", name, "reweight", rule), "trainer.data.reweighting", rule) for rule in task.reweight]
     for name, feature in config.sparse_features.items():
         chosen += [(("features", name, "transform"), "embeddings.transforms", feature.transform)]
     if config.data.generate:
@@ -43,6 +45,22 @@ def lanes_carry_the_batch(config: Config) -> Iterator[Mistake]:
         rows = data.generate.train_rows
         message = f"a batch of {data.global_batch_size} rows is more than data.generate.train_rows = {rows}"
         yield Mistake(path, message, also=(("data", "generate", "train_rows"),))
+
+
+def followed_data_is_in_order(config: Config) -> Iterator[Mistake]:
+    """A data set that grows is trained once, partition by partition, and has no planned end."""
+    data, training, follow = config.data, config.training, ("data", "follow")
+    if not data.follow:
+        return
+    if data.order != "by_partition":
+        message = f"is {data.order}, but data.follow trains partitions as they come; use by_partition"
+        yield Mistake(("data", "order"), message, also=(follow,))
+    if training.epochs > 1:
+        message = f"is {training.epochs}, but data.follow goes through the data once; use 1"
+        yield Mistake(("training", "epochs"), message, also=(follow,))
+    if training.decay != "constant" and training.max_steps is None:
+        message = f"is {training.decay}, but the end is not known with data.follow; use constant, or set max_steps"
+        yield Mistake(("training", "decay"), message, also=(follow,))
 
 
 def workers_fit(config: Config) -> Iterator[Mistake]:
@@ -107,6 +125,7 @@ def folders_are_apart(config: Config) -> Iterator[Mistake]:
 RUN_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     choices_exist,
     lanes_carry_the_batch,
+    followed_data_is_in_order,
     workers_fit,
     steps_are_reached,
     optimizer_is_there,

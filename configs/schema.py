@@ -68,11 +68,25 @@ class DataConfig(Section):
         description="shuffled: row groups of the whole set are permuted each epoch; by_partition: folders one after "
         "another, permuted inside; sequential: as the files stand, rows too.",
     )
+    follow: bool = Field(
+        default=False,
+        description="Train on new partitions as they become complete, in order, until training.max_steps; needs "
+        "order: by_partition.",
+    )
+    follow_every_s: PositiveFloat = Field(
+        default=60, description="follow: seconds between two looks for new partitions, when all known ones are trained."
+    )
+    follow_patience_s: PositiveFloat | None = Field(
+        default=None, description="follow: the run ends when no partition came for so many seconds; none: it waits."
+    )
     shuffle_window: NonNegativeInt = Field(
         default=16_384,
         description="Rows of a lane that are permuted together; 0 keeps the rows of a row group in order.",
     )
     weight_column: str | None = Field(default=None, description="Column that multiplies every task's loss of a row.")
+    group_column: str | None = Field(
+        default=None, description="Column of integers or strings, as the user, inside which evaluation computes GAUC."
+    )
     threads: PositiveInt = Field(default=1, description="Threads of a worker that decode row groups.")
     prefetch_mib: PositiveInt = Field(
         default=256, description="Memory of a worker for decoded rows and batches read ahead."
@@ -198,6 +212,11 @@ class TaskConfig(Section):
     weight: NonNegativeFloat = Field(default=1.0, description="Factor of this task's loss; 0 only watches the task.")
     positive_weight: PositiveFloat = Field(default=1.0, description="Factor of rows whose label is 1.")
     weight_column: str | None = Field(default=None, description="Column that multiplies this task's loss of a row.")
+    reweight: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Rules that weigh rows in training, modules of trainer/data/reweighting with their settings: "
+        "by_label (positives by another label's value), time_decay (old rows less). Factors multiply.",
+    )
     tower_layers: Layers | None = Field(default=None, description="In place of model.tower_layers.")
     tower_features: tuple[str, ...] = Field(
         default=(),

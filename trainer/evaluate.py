@@ -21,7 +21,8 @@ def evaluate(built: Built, reader: Reader, config: Config, device: torch.device,
     model.eval()
     with torch.no_grad():
         for batch in reader.batches(0):
-            _, outputs = model(batch.to(device))
-            evaluation.add(outputs)
+            batch = batch.to(device)
+            _, outputs = model(batch)
+            evaluation.add(outputs, batch.groups)
     model.train()
     return evaluation.close(step, epoch)

@@ -19,8 +19,10 @@ from embeddings.features import FeatureTransforms
 from trainer.checkpoint.files import find
 from trainer.compare import Result, comparison, variant
 from trainer.data.checks import check_manifest
+from trainer.data.follow import complete_partitions
 from trainer.data.generate import generate
 from trainer.data.manifest import Manifest
+from trainer.data.reweighting import settle, without
 from trainer.data.scan import build_manifest, exists
 from trainer.run.environment import environment
 from trainer.run.folder import Folder
@@ -40,7 +42,7 @@ def train_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> dic
     config = with_absolute_paths(config)
     run = RunDirectory(config.training.run_dir)
     with run.lock():
-        prepare_run(config, resume=resume, overwrite=overwrite, say=say)
+        config = prepare_run(config, resume=resume, overwrite=overwrite, say=say)
         result = _launch(_train, config, config, run, say)
     if result["stopped"]:
         raise RunFailed(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
@@ -48,14 +50,19 @@ def train_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> dic
     return result
 
 
-def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> None:
-    """Everything that the workers of a run find in its directory, and generated data if the config asks for it."""
+def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> Config:
+    """Everything that the workers of a run find in its directory, and generated data if the config asks for it.
+
+    Returns the config with what only the data could say.
+    """
     generate_missing(config, say)
     run = RunDirectory(config.training.run_dir)
     manifests = _manifests(run, config, keep=not overwrite)  # before anything of an old run is deleted
+    config = config.model_copy(update={"tasks": settle(config.tasks, manifests[config.data.train])})
     _open(run, config, resume=resume, overwrite=overwrite, say=say)
     for part, manifest in manifests.items():
         keep_manifest(run, part, manifest)
+    return config
 
 
 def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None, say: Say) -> tuple[str, dict[str, Any]]:
@@ -145,8 +152,11 @@ def _is_mid_epoch(run: RunDirectory) -> bool:
 
 def _check(config: Config, part: str) -> Manifest:
     features = FeatureTransforms(config.features, config.tables)
-    manifest = build_manifest(config.data.root, part)
-    check_manifest(manifest, features, config)
+    data = config.data
+    find_files = complete_partitions if data.follow and part == data.train else build_manifest
+    manifest = find_files(data.root, part, timeout_s=data.read_timeout_s)
+    tasks = config.tasks if part == data.train else without(config.tasks)
+    check_manifest(manifest, features, config.model_copy(update={"tasks": tasks}))
     return manifest
 
 

@@ -23,8 +23,10 @@ from trainer.checkpoint.state import config_fingerprint, training_state
 from trainer.collectives import max_over_ranks
 from trainer.data.quarantine import Quarantined
 from trainer.data.reader import Reader
+from trainer.data.reweighting import without
 from trainer.data.source import open_source
 from trainer.evaluate import evaluate
+from trainer.run.following import Following
 from trainer.run.left_out import LeftOut
 from trainer.run.logs import open_attempt
 from trainer.run.manifests import read_manifest
@@ -38,6 +40,8 @@ from trainer.telemetry.records import EvalRecord
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import start_up_page
 from trainer.telemetry.window import TrainingWindow
+
+_NEVER = 2**62  # a step that no run reaches
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Session:
     report: Report
     left_out: LeftOut
     profiler: StepProfiler
+    following: Following | None
 
 
 def train(config: Config, worker: Worker) -> dict[str, Any]:
@@ -84,7 +89,10 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
         keep_plan(run, built.plan)
     with Report(run, worker.rank, start.step if start else None, worker.say) as report:
         profiler = StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile)
-        session = Session(config, worker, device, built, reader, validation, checkpointer, report, left_out, profiler)
+        following = Following(run, config, report.line) if config.data.follow else None
+        session = Session(
+            config, worker, device, built, reader, validation, checkpointer, report, left_out, profiler, following
+        )
         report.line(start_up_page(session, run, start))
         report.texts(config, built.plan)
         end = fit(session, start or Position(0, 0, 0))
@@ -104,7 +112,10 @@ def open_reader(
     shuffle: bool,
     left_out: Sequence[Quarantined] = (),
 ) -> Reader | None:
-    """A reader of the rows of `part` that are this rank's, but for `left_out`; None where the run has no such part."""
+    """A reader of the rows of `part` that are this rank's, but for `left_out`; None where the run has no such part.
+
+    It shuffles for training; for evaluation it gives the rows' groups, and weighs no row by rule.
+    """
     manifest = read_manifest(run, part)
     if manifest is None:
         return None
@@ -113,17 +124,20 @@ def open_reader(
         manifest,
         config.data,
         features,
-        config.tasks,
+        config.tasks if shuffle else without(config.tasks),
         config.training.seed,
         worker.rank,
         worker.world_size,
         shuffle=shuffle,
         quarantined=left_out,
+        group_column=None if shuffle else config.data.group_column,
     )
 
 
-def last_step(config: Config, start: Position, steps_per_epoch: int) -> int:
-    """Steps that the run will have done at its end."""
+def last_step(config: Config, start: Position, steps_per_epoch: int) -> int | None:
+    """Steps that the run will have done at its end; None if that is not known, as new partitions may come."""
+    if config.data.follow:
+        return config.training.max_steps
     left = (config.training.epochs - start.epoch) * steps_per_epoch - start.epoch_step
     planned = start.step + max(0, left)
     return min(planned, config.training.max_steps or planned)
@@ -142,9 +156,10 @@ def fit(session: Session, start: Position) -> End:
     config, reader = session.config, session.reader
     training, saving = config.training, config.checkpoint
     model, optimizer, objective = session.built.model, session.built.optimizer, session.built.objective
-    last = last_step(config, start, reader.steps_per_epoch)
+    planned = last_step(config, start, reader.steps_per_epoch)
+    last = _NEVER if planned is None else planned
     pipeline = TrainPipelineSparseDist(model, optimizer, session.device)
-    window = TrainingWindow(config.tasks, objective.criterion.binary, session.device, total_steps=last)
+    window = TrainingWindow(config.tasks, objective.criterion.binary, session.device, total_steps=planned)
     step, epoch, epoch_step = start
     conflicts = ConflictSampler(session.built, list(config.tasks), training.gradient_cosines_every)
     stall, cosines, record = 0.0, {}, None
@@ -165,7 +180,7 @@ def fit(session: Session, start: Position) -> End:
                 step, epoch_step = step + 1, epoch_step + 1
                 cosines |= conflicts.after(step, outputs)
                 saves = bool(saving.every_steps) and step % saving.every_steps == 0
-                ends = step == last or epoch_step == reader.steps_per_epoch
+                ends = step == last or reader.ends_at(epoch_step)
                 # A saved step ends its window, so that a resumed run has the same windows.
                 if step % training.log_every == 0 or saves or ends:
                     extra = {"checkpoint/stall_seconds": stall, **cosines}
@@ -187,10 +202,15 @@ def fit(session: Session, start: Position) -> End:
             if saves or ends or stopped:  # after the evaluation, which a resumed run would not repeat
                 stall += _save(session, step, epoch, epoch_step)
         batches.close()
-        epoch, epoch_step = epoch + 1, 0
+        if session.following is None:
+            epoch, epoch_step = epoch + 1, 0
+        elif step < last:
+            with window.paused():
+                outcome = session.following.wait(reader, session.worker.stops)
+            last, stopped = (last if outcome == "more" else step), outcome == "stopped"
     session.profiler.close()
     session.checkpointer.wait()
-    if record is None and session.validation and not stopped:
+    if session.validation and not stopped and (record is None or record.step < step):
         record = evaluate(session.built, session.validation, config, session.device, step, epoch)
         session.report.write(record)
     return End(step, None if stopped else record, stopped)
@@ -198,7 +218,7 @@ def fit(session: Session, start: Position) -> End:
 
 def _next_multiple(step: int, every: int) -> int:
     """The first multiple of `every` after `step`; with 0, further than any step."""
-    return (step // every + 1) * every if every else 2**62
+    return (step // every + 1) * every if every else _NEVER
 
 
 def _told_to_stop(session: Session) -> bool:
@@ -227,7 +247,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _save(session: Session, step: int, epoch: int, epoch_step: int) -> float:
     """Saves, and returns for how many seconds training stood still. The end of an epoch is the start of the next."""
     model, optimizer = session.built.model, session.built.optimizer
-    if epoch_step == session.reader.steps_per_epoch:
+    if epoch_step == session.reader.steps_per_epoch and session.following is None:
         epoch, epoch_step = epoch + 1, 0
     state = training_state(model, optimizer) | session.left_out.update(session.reader, session.report.line)
     return session.checkpointer.save(state, step=step, epoch=epoch, epoch_step=epoch_step)

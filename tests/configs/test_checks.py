@@ -32,6 +32,19 @@ CASES = [  # check, overrides, where, words
     ("choices_exist", ["tasks.like.loss=mce"], "tasks.like.loss", "did you mean mse?"),
     ("choices_exist", ["training.task_balance=fix"], "training.task_balance", "did you mean fixed?"),
     ("choices_exist", ["features.user.transform=hsh"], "features.user.transform", "did you mean hash?"),
+    ("followed_data_is_in_order", ["data.follow=true"], "data.order", "use by_partition"),
+    (
+        "followed_data_is_in_order",
+        ["data.follow=true", "data.order=by_partition", "training.epochs=2"],
+        "training.epochs",
+        "once",
+    ),
+    (
+        "followed_data_is_in_order",
+        ["data.follow=true", "data.order=by_partition", "training.decay=linear"],
+        "training.decay",
+        "max_steps",
+    ),
     ("choices_exist", ["data.generate.kind=feeds"], "data.generate.kind", "did you mean feed?"),
     ("names_are_plain", ["tasks={'a/b': {}}"], "tasks.a/b", "letters"),
     (

@@ -144,6 +144,7 @@ def test_exactly_these_keys_of_the_run_are_fixed() -> None:
         "data.global_batch_size",
         "data.lanes",
         "data.order",
+        "data.follow",
         "data.shuffle_window",
         "training.seed",
         "training.task_balance",

@@ -36,6 +36,7 @@ class Batches:
         ends: [S][F]: where the IDs of a step's feature end in `values`.
         values, weights: of all IDs, by step, feature, row.
         dense, labels, label_weights: float32 [S, B, D], [S, B, T], [S, B, T].
+        groups: int64 [S, B], or none.
     """
 
     epoch: int
@@ -49,6 +50,7 @@ class Batches:
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     label_weights: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int64] | None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +63,7 @@ class Batches:
             torch.from_numpy(self.labels[number]),
             torch.from_numpy(self.label_weights[number]),
             (self.epoch, self.step + number),
+            None if self.groups is None else torch.from_numpy(self.groups[number]),
         )
 
     def _sparse(self, number: int, names: Sequence[str]) -> KeyedJaggedTensor:
@@ -98,7 +101,8 @@ def assemble(chunk: Chunk, layout: Layout, block: Callable[[int], Block], buffer
     _deal_ids(lanes, counts, values, weights)
     rows, ends = sum(lane.rows for lane in lanes.values()), np.cumsum(counts.sum(axis=2)).reshape(steps, width)
     position = chunk.epoch, chunk.stretch.step
-    return Batches(*position, rows, memory.size, lengths, ends.tolist(), values, weights, *matrices)
+    groups = _deal_groups(lanes, steps, layout) if layout.grouped else None
+    return Batches(*position, rows, memory.size, lengths, ends.tolist(), values, weights, *matrices, groups=groups)
 
 
 def _count_ids(
@@ -123,6 +127,14 @@ def _deal_numbers(lanes: Mapping[int, LaneRows], matrices: Sequence[np.ndarray],
             out.fill(0)
         for slot, lane in lanes.items():
             _deal(lane.numbers(name), out[:, slot * b : (slot + 1) * b])
+
+
+def _deal_groups(lanes: Mapping[int, LaneRows], steps: int, layout: Layout) -> npt.NDArray[np.int64]:
+    """Groups [S, B], in memory of their own: evaluation alone has them."""
+    out, b = np.zeros((steps, layout.local_batch_size), np.int64), layout.lane_batch_size
+    for slot, lane in lanes.items():
+        _deal(lane.groups(), out[:, slot * b : (slot + 1) * b])
+    return out
 
 
 def _deal_lengths(

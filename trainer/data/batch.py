@@ -21,6 +21,7 @@ class Batch(Pipelineable):
         dense: [B, D] float32.
         labels: [B, T] float32; 0 where it is missing.
         label_weights: [B, T] float32; 0 where the label is missing, and in rows that only pad.
+        groups: [B] int64, 0 in rows that only pad; None unless the reader was asked for groups.
         position: epoch, and step of the epoch.
     """
 
@@ -29,6 +30,7 @@ class Batch(Pipelineable):
     labels: torch.Tensor
     label_weights: torch.Tensor
     position: tuple[int, int]
+    groups: torch.Tensor | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch on `device`."""
@@ -38,11 +40,12 @@ class Batch(Pipelineable):
             self.labels.to(device, non_blocking=non_blocking),
             self.label_weights.to(device, non_blocking=non_blocking),
             self.position,
+            None if self.groups is None else self.groups.to(device, non_blocking=non_blocking),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory until `stream` has used it."""
-        for part in (self.sparse, self.dense, self.labels, self.label_weights):
+        for part in (self.sparse, self.dense, self.labels, self.label_weights, self.groups):
             if part is not None:
                 part.record_stream(stream)  # pyright: ignore[reportArgumentType]
 
@@ -54,4 +57,5 @@ class Batch(Pipelineable):
             self.labels.pin_memory(),
             self.label_weights.pin_memory(),
             self.position,
+            None if self.groups is None else self.groups.pin_memory(),
         )

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from embeddings.arrow import one_each
 from embeddings.features import Columns, Ragged
 
 
@@ -41,8 +42,7 @@ class Bags:
     @staticmethod
     def of(ragged: Ragged) -> Bags:
         """A transformed feature."""
-        one_each = len(ragged.values) == len(ragged.lengths) and bool((ragged.lengths == 1).all())
-        return Bags(ragged.values, None if one_each else ragged.lengths, ragged.weights)
+        return Bags(ragged.values, None if one_each(ragged.lengths) else ragged.lengths, ragged.weights)
 
     def narrow(self, start: int, stop: int) -> Bags:
         """Rows [start, stop), viewed."""
@@ -66,12 +66,14 @@ class Block:
         dense: float32 [R, D].
         labels: float32 [R, T].
         label_weights: float32 [R, T].
+        groups: int64 [R], or none.
     """
 
     bags: tuple[Bags, ...]
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     label_weights: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,26 +82,36 @@ class Block:
     def nbytes(self) -> int:
         """Bytes of the arrays."""
         rows = self.dense.nbytes + self.labels.nbytes + self.label_weights.nbytes
-        return rows + sum(bags.nbytes for bags in self.bags)
+        groups = 0 if self.groups is None else self.groups.nbytes
+        return rows + groups + sum(bags.nbytes for bags in self.bags)
 
     @staticmethod
-    def of(columns: Columns, names: Sequence[str], labels: np.ndarray, label_weights: np.ndarray) -> Block:
+    def of(
+        columns: Columns,
+        names: Sequence[str],
+        labels: npt.NDArray[np.float32],
+        label_weights: npt.NDArray[np.float32],
+        groups: npt.NDArray[np.int64] | None,
+    ) -> Block:
         """Transformed columns, features in the order of `names`."""
-        return Block(tuple(Bags.of(columns.sparse[name]) for name in names), columns.dense, labels, label_weights)
+        bags = tuple(Bags.of(columns.sparse[name]) for name in names)
+        return Block(bags, columns.dense, labels, label_weights, groups)
 
     @staticmethod
-    def empty(rows: int, features: int, dense_width: int, tasks: int) -> Block:
+    def empty(rows: int, features: int, dense_width: int, tasks: int, grouped: bool) -> Block:
         """Rows without IDs, of weight zero, in place of rows that cannot be read."""
         nothing = Bags(np.empty(0, np.int64), np.zeros(rows, np.int32), None)
         numbers = np.zeros((rows, dense_width), np.float32)
-        return Block((nothing,) * features, numbers, *np.zeros((2, rows, tasks), np.float32))
+        groups = np.zeros(rows, np.int64) if grouped else None
+        return Block((nothing,) * features, numbers, *np.zeros((2, rows, tasks), np.float32), groups=groups)
 
     def narrow(self, start: int, stop: int) -> Block:
         """Rows [start, stop), viewed."""
         if (start, stop) == (0, len(self)):
             return self
         bags = tuple(bags.narrow(start, stop) for bags in self.bags)
-        return Block(bags, self.dense[start:stop], self.labels[start:stop], self.label_weights[start:stop])
+        groups = None if self.groups is None else self.groups[start:stop]
+        return Block(bags, self.dense[start:stop], self.labels[start:stop], self.label_weights[start:stop], groups)
 
 
 def lengths_of(bags: Bags) -> npt.NDArray[np.int32]:

@@ -14,6 +14,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from embeddings.arrow import is_bytes, is_list, is_text
 from embeddings.features import FeatureTransforms
+from trainer.data.groups import group_ids
 from trainer.data.manifest import Manifest
 from trainer.data.source import file_url
 from trainer.data.targets import Targets
@@ -29,13 +30,16 @@ def check_manifest(manifest: Manifest, features: FeatureTransforms, config: Conf
             files (`data.widen_types` allows unequal widths).
     """
     targets = Targets(config.tasks, config.data.weight_column)
-    columns = tuple(dict.fromkeys((*features.columns, *targets.columns)))
+    groups = [config.data.group_column] if config.data.group_column else []
+    columns = tuple(dict.fromkeys((*features.columns, *targets.columns, *groups)))
     examples = _examples(manifest)
     _check_presence(manifest, columns)
     for path, schema in examples:
         nothing = pa.schema([schema.field(column) for column in columns]).empty_table()
         features(nothing, path)
         targets(nothing, path)
+        for column in groups:
+            group_ids(nothing, column, path)
     first_path, first = examples[0]
     for path, schema in examples[1:]:
         for column in columns:

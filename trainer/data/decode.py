@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from configs.schema import DataConfig, TaskConfig
 from embeddings.features import FeatureTransforms
 from trainer.data.block import Block
+from trainer.data.faults import DataError, unreadable
+from trainer.data.groups import group_ids
 from trainer.data.manifest import Manifest, RowGroup
-from trainer.data.source import DataError, file_url, first_line, open_source, read_footer, refuse_other
+from trainer.data.source import file_url, open_source, read_footer, refuse_other
 from trainer.data.targets import Targets
 
 _FOOTERS_KEPT = 256
@@ -25,7 +27,12 @@ class Decoder:
     """Row groups of a manifest as blocks. Safe to call from several threads."""
 
     def __init__(
-        self, manifest: Manifest, data: DataConfig, features: FeatureTransforms, tasks: Mapping[str, TaskConfig]
+        self,
+        manifest: Manifest,
+        data: DataConfig,
+        features: FeatureTransforms,
+        tasks: Mapping[str, TaskConfig],
+        group_column: str | None,
     ) -> None:
         self.manifest = manifest
         self._source = open_source(manifest.root)
@@ -33,7 +40,9 @@ class Decoder:
         self._targets = Targets(tasks, data.weight_column)
         self._verify = data.verify_checksums
         self._tasks = len(tasks)
-        self._columns = list(dict.fromkeys((*features.columns, *self._targets.columns)))
+        self._group_column = group_column
+        groups = [group_column] if group_column else []
+        self._columns = list(dict.fromkeys((*features.columns, *self._targets.columns, *groups)))
         self._footers: dict[str, tuple[object, pq.FileMetaData]] = {}
         self._lock = threading.Lock()
 
@@ -52,17 +61,20 @@ class Decoder:
 
         Raises:
             DataError: the file is not what the manifest says, or cannot be read.
+            StorageUnavailable: its storage does not answer.
             UserError: a value or a type cannot be trained.
         """
         group, where = self.manifest.row_groups[number], self.where(number)
         table = self._read(group, where)
         labels, weights = self._targets(table, where)
-        return Block.of(self._features(table, where), self._features.sparse_names, labels, weights)
+        groups = group_ids(table, self._group_column, where) if self._group_column else None
+        return Block.of(self._features(table, where), self._features.sparse_names, labels, weights, groups)
 
     def empty(self, number: int) -> Block:
         """As many rows of weight zero, in place of a row group that cannot be read."""
         rows = self.manifest.row_groups[number].rows
-        return Block.empty(rows, len(self._features.sparse_names), self._features.dense_width, self._tasks)
+        grouped = self._group_column is not None
+        return Block.empty(rows, len(self._features.sparse_names), self._features.dense_width, self._tasks, grouped)
 
     def _read(self, group: RowGroup, where: str) -> pa.Table:
         try:
@@ -77,10 +89,7 @@ class Decoder:
         except DataError:
             raise
         except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"{where} cannot be read: {first_line(error)}\n"
-                "Restore the file, or let data.on_error=quarantine leave it out."
-            ) from error
+            raise unreadable(where, error, "Restore the file, or let data.on_error=quarantine leave it out.") from error
         present = set(table.column_names)
         missing = [column for column in self._columns if column not in present]
         if missing:

@@ -1,7 +1,7 @@
 """New partitions of a data set that grows while a run trains on it.
 
 A manifest is only ever extended, by whole partitions that come after all it has: the batches of the past stay what they
-were. One process extends it and writes it down; the readers of all ranks take it from there, see `Reader`.
+were. When that happens in a run, and that all ranks do it together, is for `trainer.run.following`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import pyarrow.fs as fs
 
+from configs.errors import UserError
+from trainer.data.faults import unreadable, until_answered
 from trainer.data.manifest import Manifest, partition_key
 from trainer.data.scan import list_files, read_footers
-from trainer.data.source import Source, open_source
+from trainer.data.source import Source, file_url, open_source
 
 MARKER = "_SUCCESS"  # the file that Spark and Hadoop write into a folder when it is complete
 
@@ -25,38 +27,65 @@ class Extended(NamedTuple):
     late: tuple[str, ...]
 
 
-def extend(manifest: Manifest) -> Extended:
+def complete_partitions(root: str, part: str, timeout_s: float) -> Manifest:
+    """The manifest of the partitions below `root`/`part` that are complete.
+
+    Raises:
+        UserError: there is none, the folder cannot be read, or a file is damaged.
+    """
+    manifest = extend(Manifest(open_source(root, part).root, (), ()), timeout_s).manifest
+    if not manifest.rows:
+        raise UserError(
+            f"{manifest.root} has no complete partition with rows\ndata.follow trains on a folder when it holds a file "
+            f"{MARKER}, or when there are files in a later one: write one, or set data.follow=false."
+        )
+    return manifest
+
+
+def extend(manifest: Manifest, timeout_s: float) -> Extended:
     """`manifest` with the partitions that have become complete since, in order.
 
     A partition is complete when it holds a file named _SUCCESS, or when there are files in a later one. Files in
     partitions that the manifest has, or would have to put before its last one, are late.
 
+    Args:
+        timeout_s: for which a storage that does not answer is asked again.
+
     Raises:
         UserError: the folder cannot be read, or a file is damaged.
+        StorageUnavailable: the storage does not answer.
     """
     source = open_source(manifest.root)
-    found = list_files(source)
+    found = list_files(source, timeout_s)
     have = {file.path for file in manifest.files}
-    last = partition_key(manifest.partitions[-1])
+    last = partition_key(manifest.partitions[-1]) if manifest.partitions else []
     new = [(path, size) for path, size in found if path not in have]
     late = [path for path, _ in new if partition_key(_folder(path)) <= last]
-    complete = _complete(source, [_folder(path) for path, _ in new if partition_key(_folder(path)) > last])
+    complete = _complete(source, [_folder(path) for path, _ in new if partition_key(_folder(path)) > last], timeout_s)
     taken = [(path, size) for path, size in new if _folder(path) in complete]
     if taken:
         known = [(file.path, file.size) for file in manifest.files]
-        manifest = read_footers(source, known + taken, manifest)
+        manifest = read_footers(source, known + taken, manifest, timeout_s)
     return Extended(manifest, tuple(late))
 
 
-def _complete(source: Source, folders: Sequence[str]) -> set[str]:
+def _complete(source: Source, folders: Sequence[str], timeout_s: float) -> set[str]:
     """The partitions before which all are complete, and which are so themselves."""
     partitions = sorted(set(folders), key=partition_key)
     complete = set(partitions[:-1])
     for last in partitions[-1:]:
-        (info,) = source.filesystem.get_file_info([source.path(f"{last}/{MARKER}")])
-        if info.type == fs.FileType.File:
+        if until_answered(lambda: _is_marked(source, last), timeout_s):  # noqa: B023 - called at once
             complete.add(last)
     return complete
+
+
+def _is_marked(source: Source, partition: str) -> bool:
+    marker = f"{partition}/{MARKER}"
+    try:
+        (info,) = source.filesystem.get_file_info([source.path(marker)])
+    except OSError as error:
+        raise unreadable(file_url(source.root, marker), error, "Check the permissions of the folder.") from error
+    return info.type == fs.FileType.File
 
 
 def _folder(path: str) -> str:

@@ -20,9 +20,10 @@ from configs.errors import UserError
 from trainer.data.checks import kind
 from trainer.data.column_profile import ColumnProfile
 from trainer.data.data_report import advice_of_part, schema_differences, text_of
+from trainer.data.faults import DataError, first_line
 from trainer.data.manifest import DataFile, Manifest, RowGroup
 from trainer.data.scan import SUFFIXES, build_manifest
-from trainer.data.source import DataError, Source, file_url, first_line, open_source, read_footer
+from trainer.data.source import Source, file_url, open_source, read_footer
 
 PARTS = ("train", "validation", "test")
 ROW_GROUPS = 64  # of a part that are read

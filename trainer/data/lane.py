@@ -37,6 +37,10 @@ class LaneRows:
         """The block's matrix `name` [R, ...]."""
         return self._permute([getattr(part, name) for part in self._parts])
 
+    def groups(self) -> npt.NDArray[np.int64]:
+        """The rows' groups [R]."""
+        return self._permute([part.groups for part in self._parts if part.groups is not None])
+
     def lengths(self, feature: int) -> Lengths | None:
         """Lengths [R] of the bags; None if each is one."""
         bags = self._bags(feature)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -95,9 +96,14 @@ class Order:
         return -(-longest // self.lane_batch_size)
 
     @cached_property
+    def segment_ends(self) -> frozenset[int]:
+        """Steps of an epoch up to the end of each segment."""
+        return frozenset(accumulate(self.segment_steps(segment) for segment in range(len(self.segments))))
+
+    @cached_property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return sum(self.segment_steps(segment) for segment in range(len(self.segments)))
+        return max(self.segment_ends, default=0)
 
     def stretches(self, step: int, period: int) -> Iterator[Stretch]:
         """The steps of an epoch from `step` on, cut at segments and at every `period` rows of a lane.

@@ -26,6 +26,7 @@ class Layout:
         lane_batch_size: rows that a step takes from each lane.
         dense_width: D.
         tasks: T.
+        grouped: whether rows have groups.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class Layout:
     lane_batch_size: int
     dense_width: int
     tasks: int
+    grouped: bool
 
     @property
     def local_batch_size(self) -> int:

@@ -20,7 +20,6 @@ from trainer.data.plan import Chunk
 
 _TICK_S = 0.5  # how often a waiting consumer looks for reads that hang
 
-_END = object()
 _STOP_S = 10.0  # how long `close` waits for what threads are reading
 
 
@@ -51,8 +50,8 @@ class Prefetcher:
     """Iterates over the assembled `chunks` in order. Close it, or its threads go on until its budget is full.
 
     Args:
-        chunks: what to read; None while there is nothing yet, but may be later.
-        load: reads a row group.
+        chunks: what to read.
+        load: reads a row group; given a function to call before every further try, so that each is timed alone.
         give_up: called with a row group that could not be read twice in time; a block in its place, or an exception.
         assemble: gathers a chunk from its row groups' blocks.
         estimate: bytes that a row group will take.
@@ -66,8 +65,8 @@ class Prefetcher:
 
     def __init__(
         self,
-        chunks: Iterator[Chunk | None],
-        load: Callable[[int], Block],
+        chunks: Iterator[Chunk],
+        load: Callable[[int, Callable[[], None]], Block],
         give_up: Callable[[int, float], Block],
         assemble: Callable[[Chunk, Callable[[int], Block]], Batches],
         estimate: Callable[[int], int],
@@ -83,7 +82,7 @@ class Prefetcher:
         self._queue: deque[_Slot] = deque()
         self._slots: dict[int, _Slot] = {}
         self._bytes = self._given = 0
-        self._exhausted = self._closed = self._is_idle = False
+        self._exhausted = self._closed = False
         self._error: BaseException | None = None
         self._threads: list[threading.Thread] = []
         for _ in range(threads):
@@ -150,7 +149,7 @@ class Prefetcher:
                 try:
                     task = self._next_task()
                     while task is None and not self._closed:
-                        self._condition.wait(_TICK_S if self._is_idle else None)
+                        self._condition.wait()
                         task = self._next_task()
                 except BaseException as error:
                     self._fail(error)
@@ -195,12 +194,10 @@ class Prefetcher:
         return lambda: self._read(slot, attempt)
 
     def _plan_one(self) -> bool:
-        chunk = _END if self._exhausted else next(self._chunks, _END)
-        self._is_idle = chunk is None
-        if chunk is _END and not self._exhausted:
+        chunk = None if self._exhausted else next(self._chunks, None)
+        if chunk is None:
             self._exhausted = True
             self._condition.notify_all()
-        if not isinstance(chunk, Chunk):
             return False
         slots = []
         for row_group in chunk.row_groups:
@@ -213,8 +210,13 @@ class Prefetcher:
         return True
 
     def _read(self, slot: _Slot, attempt: int) -> bool:
+        def again() -> None:
+            with self._condition:
+                if slot.attempt == attempt:
+                    slot.started = time.monotonic()
+
         try:
-            block = self._load(slot.row_group)
+            block = self._load(slot.row_group, again)
         except BaseException:
             if slot.attempt != attempt or slot.block is not None:
                 return False

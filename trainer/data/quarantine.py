@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.schema import DataConfig
+from trainer.data.faults import DataError, StorageUnavailable
 from trainer.data.manifest import RowGroup
-from trainer.data.source import DataError
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Quarantine:
 
     Attributes:
         entries: what was left out so far.
+        rows: of the data set.
     """
 
     def __init__(self, data: DataConfig, rows: int, entries: Sequence[Quarantined] = ()) -> None:
@@ -38,7 +39,7 @@ class Quarantine:
         """
         self._is_allowed = data.on_error == "quarantine"
         self._limit = data.max_quarantined_fraction
-        self._rows = rows
+        self.rows = rows
         self._lock = threading.Lock()
         self._entries = {(entry.file, entry.row_group): entry for entry in entries}
 
@@ -50,11 +51,12 @@ class Quarantine:
     def __contains__(self, group: RowGroup) -> bool:
         return (group.file.path, group.place) in self._entries
 
-    def add(self, group: RowGroup, error: DataError) -> None:
+    def add(self, group: RowGroup, error: DataError | StorageUnavailable) -> None:
         """Leaves a row group out.
 
         Raises:
-            DataError: `error` itself where the config leaves nothing out; one that says so beyond the limit.
+            DataError, StorageUnavailable: `error` itself where the config leaves nothing out; one of its kind that says
+                so beyond the limit.
         """
         if not self._is_allowed:
             raise error
@@ -62,8 +64,8 @@ class Quarantine:
         with self._lock:
             self._entries[entry.file, entry.row_group] = entry
             rows = sum(entry.rows for entry in self._entries.values())
-        if rows > self._limit * self._rows:
-            raise DataError(
-                f"{rows:,} of {self._rows:,} rows cannot be read, more than data.max_quarantined_fraction="
+        if rows > self._limit * self.rows:
+            raise type(error)(
+                f"{rows:,} of {self.rows:,} rows cannot be read, more than data.max_quarantined_fraction="
                 f"{self._limit:g}; the last: {error}"
             ) from error

@@ -16,17 +16,14 @@ from trainer.data.batch import Batch
 from trainer.data.block import Block
 from trainer.data.buffers import Buffers
 from trainer.data.decode import Decoder
+from trainer.data.faults import DataError, StorageUnavailable, until_answered
 from trainer.data.manifest import Manifest
 from trainer.data.order import Order, lanes_of
-from trainer.data.plan import Chunk, Layout, plan
+from trainer.data.plan import Layout, plan
 from trainer.data.prefetch import Prefetcher
 from trainer.data.quarantine import Quarantine, Quarantined
-from trainer.data.source import DataError
 
-_PAUSES_S = (0.2,)  # before a row group is tried again
-_REMOTE_PAUSES_S = (0.2, 1.0, 5.0)
-ENDLESS = 2**62  # steps of an epoch that has no end
-_ASK_EVERY_S = 5.0  # whether there are new partitions
+_SECOND_TRY_AFTER_S = 0.2  # of a row group that looks damaged: what was damaged may have been its transfer
 _REMOTE_READS = 4  # row groups asked of an object store at a time, beyond those being decoded
 
 
@@ -35,7 +32,7 @@ class Reader:
 
     Attributes:
         manifest: of the data set.
-        steps_per_epoch: the same on all ranks; `ENDLESS` where the data set is followed.
+        steps_per_epoch: the same on all ranks.
         local_batch_size: rows of every batch, padding included, the same on all ranks.
         wait_seconds: how long the consumer has waited for batches in all.
         rows_read: rows in the batches that were given out, padding not counted.
@@ -52,15 +49,14 @@ class Reader:
         world_size: int,
         shuffle: bool = True,
         quarantined: Sequence[Quarantined] = (),
-        newer: Callable[[], Manifest | None] | None = None,
+        group_column: str | None = None,
     ) -> None:
         """Opens nothing yet.
 
         Args:
             shuffle: False reads in the order of the files, as evaluation does.
             quarantined: row groups that are left out unread, as `quarantined` of an earlier reader says.
-            newer: the manifest as it is by now, the same on all ranks sooner or later; it must start with `manifest`.
-                With it an epoch never ends: after the last partition its batches wait for new ones.
+            group_column: gives batches their groups.
 
         Raises:
             UserError: there are more workers than lanes.
@@ -71,12 +67,9 @@ class Reader:
             )
         assert data.global_batch_size % data.lanes == 0, "configs.checks lets only multiples through"
         self._data = data
-        self._decoder = Decoder(manifest, data, features, tasks)
-        self._newer = newer
+        self._decoder = Decoder(manifest, data, features, tasks, group_column)
         self._order_of = lambda manifest: sample_order(manifest, data, seed, shuffle)
         self._order = self._order_of(manifest)
-        self._ask_again = 0.0
-        self._pauses = _PAUSES_S if self._decoder.is_local else _REMOTE_PAUSES_S
         self._layout = Layout(
             names=features.sparse_names,
             weighted=bool(features.weighted_names),
@@ -85,15 +78,30 @@ class Reader:
             lane_batch_size=data.global_batch_size // data.lanes,
             dense_width=features.dense_width,
             tasks=len(tasks),
+            grouped=group_column is not None,
         )
         self.manifest = manifest
         self._buffers = Buffers()
         self._bytes_per_row = max(1, sum(file.bytes for file in manifest.files) // max(1, manifest.rows))
-        self.steps_per_epoch = self._order.steps if newer is None else ENDLESS
         self.local_batch_size = self._layout.local_batch_size
         self.wait_seconds = 0.0
         self.rows_read = 0
         self._quarantine = Quarantine(data, manifest.rows, quarantined)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._order.steps
+
+    def ends_at(self, step: int) -> bool:
+        """Whether an epoch ends after `step` steps, or, where the data set is followed, a partition."""
+        return step in self._order.segment_ends if self._data.follow else step == self._order.steps
+
+    def extend(self, manifest: Manifest) -> None:
+        """Takes in new partitions, on all ranks at the same step; iterators that are open do not see them."""
+        assert manifest.starts_with(self.manifest), "a manifest that is followed only grows at its end"
+        self.manifest = self._decoder.manifest = manifest
+        self._order = self._order_of(manifest)
+        self._quarantine.rows = manifest.rows
 
     @property
     def quarantined(self) -> list[Quarantined]:
@@ -103,7 +111,7 @@ class Reader:
     def batches(self, epoch: int, step: int = 0) -> BatchIterator:
         """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
         prefetcher = Prefetcher(
-            self._chunks(epoch, step),
+            plan(self._order, self._layout, epoch, step),
             load=self._load,
             give_up=self._give_up,
             assemble=lambda chunk, block: assemble(chunk, self._layout, block, self._buffers),
@@ -114,48 +122,29 @@ class Reader:
         )
         return BatchIterator(self, prefetcher, self._layout.names)
 
-    def _chunks(self, epoch: int, step: int) -> Iterator[Chunk | None]:
-        """What to read; None while the data set that is followed has nothing new."""
-        while True:
-            yield from plan(self._order, self._layout, epoch, step)
-            if self._newer is None:
-                return
-            step = max(step, self._order.steps)
-            while not self._grow(self._newer):
-                yield None
-
-    def _grow(self, newer: Callable[[], Manifest | None]) -> bool:
-        """Takes in the partitions that are new, if there are any; asks every few seconds at most."""
-        if time.monotonic() < self._ask_again:
-            return False
-        self._ask_again = time.monotonic() + _ASK_EVERY_S
-        manifest = newer()
-        if manifest is None or len(manifest.files) == len(self.manifest.files):
-            return False
-        assert manifest.starts_with(self.manifest), "a manifest that is followed only grows at its end"
-        self.manifest = self._decoder.manifest = manifest
-        self._order = self._order_of(manifest)
-        return True
-
-    def _load(self, number: int) -> Block:
+    def _load(self, number: int, again: Callable[[], None]) -> Block:
         if self.manifest.row_groups[number] in self._quarantine:
             return self._decoder.empty(number)
-        for pause in self._pauses:
-            try:
-                return self._decoder(number)
-            except DataError:
-                time.sleep(pause)
+
+        def read() -> Block:
+            return until_answered(lambda: self._decoder(number), self._data.read_timeout_s, again)
+
         try:
-            return self._decoder(number)
+            return read()
+        except DataError:
+            time.sleep(_SECOND_TRY_AFTER_S)
+        again()
+        try:
+            return read()
         except DataError as error:
             return self._leave_out(number, error)
 
     def _give_up(self, number: int, seconds: float) -> Block:
         remedy = "Check the file system, or raise data.read_timeout_s."
-        error = DataError(f"{self._decoder.where(number)} was not read within {seconds:g} s, twice\n{remedy}")
+        error = StorageUnavailable(f"{self._decoder.where(number)} was not read within {seconds:g} s, twice\n{remedy}")
         return self._leave_out(number, error)
 
-    def _leave_out(self, number: int, error: DataError) -> Block:
+    def _leave_out(self, number: int, error: DataError | StorageUnavailable) -> Block:
         self._quarantine.add(self.manifest.row_groups[number], error)
         return self._decoder.empty(number)
 

@@ -1,11 +1,14 @@
 """Finds the files of a data set and reads their footers into a manifest, many at a time.
 
+One process does it, before workers are launched: mistakes in the data come up before a cluster is taken, and 100,000
+row groups take seconds in threads, see benchmarks/manifest.py. The run directory keeps the manifest, so that a restart
+or a resume reads no footer again; a footer that changes later is noticed when its rows are read.
+
 What the files must hold for a given config is checked in `trainer.data.checks`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,12 +16,12 @@ import pyarrow as pa
 import pyarrow.fs as fs
 
 from configs.errors import UserError
+from trainer.data.faults import unreadable, until_answered
 from trainer.data.manifest import DataFile, Manifest, ordered
-from trainer.data.source import DataError, Footer, Source, arrow_schema, file_url, first_line, open_source, read_footer
+from trainer.data.source import Footer, Source, file_url, open_source, read_footer
 from trainer.data.threads import in_threads
 
-THREADS = 16  # footers read at once: most of the time is waiting
-_SECOND_TRY_AFTER_S = 1.0
+THREADS = 24  # footers read at once: most of the time is waiting; pyarrow keeps 25 connections to S3
 SUFFIXES = (".parquet", ".parq", ".pq")
 
 
@@ -29,13 +32,14 @@ def build_manifest(root: str, part: str = "", known: Manifest | None = None, tim
         root: a local folder, or a URL of pyarrow.fs or fsspec.
         part: a folder below it.
         known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
-        timeout_s: of reading one footer.
+        timeout_s: for which a storage that does not answer is asked again.
 
     Raises:
         UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
+        StorageUnavailable: the storage does not answer.
     """
     source = open_source(root, part)
-    manifest = read_footers(source, list_files(source), known, timeout_s)
+    manifest = read_footers(source, list_files(source, timeout_s), known, timeout_s)
     if not manifest.rows:
         raise UserError(
             f"{source.root}: {len(manifest.files)} Parquet files without a row\nCheck data.root and its folders."
@@ -51,7 +55,9 @@ def read_footers(
     schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
     unread = [(path, size) for path, size in found if (path, size) not in earlier]
     files = [earlier[entry] for entry in found if entry in earlier]
-    for entry, schema in in_threads(partial(_scan, source), [path for path, _ in unread], THREADS, timeout_s):
+    for entry, schema in in_threads(
+        partial(_scan, source, timeout_s), [path for path, _ in unread], THREADS, 2 * timeout_s
+    ):
         files.append(_with_schema(entry, schema, schemas))
     return Manifest(source.root, tuple(ordered(files)), tuple(schemas))
 
@@ -59,26 +65,32 @@ def read_footers(
 def exists(root: str, part: str) -> bool:
     """Whether there is a folder `part` below `root`."""
     source = open_source(root, part)
-    return source.filesystem.get_file_info(source.folder).type == fs.FileType.Directory
+    try:
+        return source.filesystem.get_file_info(source.folder).type == fs.FileType.Directory
+    except OSError as error:
+        raise unreadable(source.root, error, "Check data.root and its permissions.") from error
 
 
-def list_files(source: Source) -> list[tuple[str, int]]:
+def list_files(source: Source, timeout_s: float) -> list[tuple[str, int]]:
     """Paths below the source's folder and sizes of its Parquet files, sorted.
 
     Raises:
         UserError: the folder cannot be read or has no Parquet file.
+        StorageUnavailable: its storage does not answer for `timeout_s`.
     """
-    try:
-        infos = source.filesystem.get_file_info(fs.FileSelector(source.folder, recursive=True))
-    except OSError as error:
-        raise UserError(
-            f"{source.root} cannot be read: {first_line(error)}\nCheck data.root and its permissions."
-        ) from error
+    infos = until_answered(partial(_list, source), timeout_s)
     found = [(_below(info.path, source.folder), info.size) for info in infos if info.type == fs.FileType.File]
     files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not is_hidden(path))
     if not files:
         raise UserError(f"{source.root} has no Parquet file\nData files end in {', '.join(SUFFIXES)}.")
     return files
+
+
+def _list(source: Source) -> list[fs.FileInfo]:
+    try:
+        return source.filesystem.get_file_info(fs.FileSelector(source.folder, recursive=True))
+    except OSError as error:
+        raise unreadable(source.root, error, "Check data.root and its permissions.") from error
 
 
 def _below(path: str, folder: str) -> str:
@@ -91,28 +103,23 @@ def is_hidden(path: str) -> bool:
     return any(name.startswith((".", "_")) for name in path.split("/"))
 
 
-def _scan(source: Source, path: str) -> tuple[DataFile, pa.Schema]:
-    where = file_url(source.root, path)
-    try:
-        footer = _footer(source, path, where)
-    except OSError:
-        time.sleep(_SECOND_TRY_AFTER_S)
-        try:
-            footer = _footer(source, path, where)
-        except OSError as error:
-            raise DataError(
-                f"{where} cannot be read: {first_line(error)}\nCheck that it is there and readable."
-            ) from error
-    groups = [footer.metadata.row_group(i) for i in range(footer.metadata.num_row_groups)]
+def _scan(source: Source, timeout_s: float, path: str) -> tuple[DataFile, pa.Schema]:
+    footer = until_answered(partial(_footer, source, path), timeout_s)
+    metadata = footer.metadata
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     rows = tuple(group.num_rows for group in groups)
     size = sum(group.total_byte_size for group in groups)
-    schema = arrow_schema(footer.metadata).remove_metadata()
+    schema = footer.schema.remove_metadata()
     return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
 
 
-def _footer(source: Source, path: str, where: str) -> Footer:
-    with source.open(path) as file:
-        return read_footer(file, where)
+def _footer(source: Source, path: str) -> Footer:
+    where = file_url(source.root, path)
+    try:
+        with source.open(path) as file:
+            return read_footer(file, where)
+    except OSError as error:
+        raise unreadable(where, error, "Check that it is there and readable.") from error
 
 
 def _with_schema(file: DataFile, schema: pa.Schema, schemas: dict[pa.Schema, int]) -> DataFile:

@@ -16,15 +16,12 @@ import pyarrow.parquet as pq
 import xxhash
 
 from configs.errors import UserError
+from trainer.data.faults import DataError, first_line, unreadable
 
 MAGIC = b"PAR1"
-_S3_ATTEMPTS = 5  # of a request that is answered with 5xx or cut off, with growing pauses
-_CONNECT_TIMEOUT_S, _REQUEST_TIMEOUT_S = 10.0, 60.0
+_S3_ATTEMPTS = 3  # of a request that is answered with 5xx or cut off; the reader then reads the row group again
+_CONNECT_TIMEOUT_S, _REQUEST_TIMEOUT_S = 10.0, 20.0  # the second: without a byte
 _TAIL = 64 * 1024  # bytes read at first from a file's end: most footers fit
-
-
-class DataError(UserError):
-    """A file that cannot be read as the manifest says. The first line names the file."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,20 @@ class Source:
 
 @dataclass(frozen=True)
 class Footer:
-    """A file's size, the checksum of its footer and its parsed metadata."""
+    """A file's size, the checksum of its footer and what it says."""
 
     size: int
     checksum: str
-    metadata: pq.FileMetaData
+    parsed: pq.ParquetFile
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        return self.parsed.metadata
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema. `metadata.schema` would tie the metadata to itself until a garbage collection."""
+        return self.parsed.schema_arrow
 
 
 def open_source(root: str, part: str = "") -> Source:
@@ -78,6 +84,7 @@ def open_source(root: str, part: str = "") -> Source:
 
     Raises:
         UserError: no file system is known for the URL, or it cannot be opened.
+        StorageUnavailable: it does not answer.
     """
     if "://" not in root:
         where = os.path.abspath(os.path.join(root, part))  # workers run in other folders
@@ -89,7 +96,7 @@ def open_source(root: str, part: str = "") -> Source:
     except (pa.ArrowInvalid, NotImplementedError):
         filesystem, folder = _fsspec(where)
     except OSError as error:
-        raise UserError(f"{where} cannot be opened: {first_line(error)}\nCheck the URL and the credentials.") from error
+        raise unreadable(where, error, "Check the URL and the credentials.") from error
     return Source(where, filesystem, folder.rstrip("/"))
 
 
@@ -120,11 +127,6 @@ def _s3(where: str) -> tuple[fs.FileSystem, str]:
         **options, connect_timeout=_CONNECT_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S, retry_strategy=retries
     )
     return filesystem, url.netloc + url.path
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, without what follows in further lines."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _object_metadata(file: pa.NativeFile) -> object:
@@ -174,15 +176,10 @@ def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> 
     if checksum not in (None, found):
         refuse_other(name, "it has another footer")
     try:
-        metadata = pq.read_metadata(pa.BufferReader(MAGIC + footer))
+        parsed = pq.ParquetFile(pa.BufferReader(MAGIC + footer))
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{name} has a damaged footer: {first_line(error)}\nDelete or restore it.") from error
-    return Footer(size, found, metadata)
-
-
-def arrow_schema(metadata: pq.FileMetaData) -> pa.Schema:
-    """The Arrow schema of a file. `metadata.schema` would tie the metadata to itself until a garbage collection."""
-    return pq.ParquetFile(pa.BufferReader(MAGIC), metadata=metadata).schema_arrow
+    return Footer(size, found, parsed)
 
 
 def refuse_other(name: str, why: str) -> NoReturn:

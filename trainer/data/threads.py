@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from trainer.data.source import DataError
+from trainer.data.faults import StorageUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,7 +19,7 @@ def in_threads(
     """`function` of each item, in order.
 
     Raises:
-        DataError: for `timeout_s` no call has ended.
+        StorageUnavailable: for `timeout_s` no call has ended.
         Exception: what a call raised first.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -50,7 +50,7 @@ def in_threads(
             results[number] = result
     except queue.Empty:
         missing = next(number for number in range(len(items)) if number not in results)
-        raise DataError(
+        raise StorageUnavailable(
             f"{items[missing]} was not read within {timeout_s:g} s\n"
             "Check the file system, or raise data.read_timeout_s."
         ) from None

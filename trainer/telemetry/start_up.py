@@ -25,10 +25,11 @@ def start_up_page(session: Session, run: RunDirectory, start: Position | None) -
     )
     batch, rows = config.data.global_batch_size, reader.manifest.rows
     where = f"step {start.step:,} (epoch {start.epoch}, its step {start.epoch_step:,})" if start else "the beginning"
+    follows = ", and new partitions as they come" if config.data.follow else ""
     facts = {
         "run": f"{run}  (from {where})",
         "workers": f"{worker.world_size} x {session.device.type}, {worker.local_world_size} on this host",
-        "data": f"{config.data.root}  {rows:,} rows a pass, {len(reader.manifest.files):,} files",
+        "data": f"{config.data.root}  {rows:,} rows a pass, {len(reader.manifest.files):,} files{follows}",
         "batch": f"{batch:,} rows a step = {config.data.lanes} lanes x {batch // config.data.lanes:,}, "
         f"{reader.steps_per_epoch:,} steps an epoch, {config.training.epochs} epochs",
         "model": f"{config.model.top}: {count(dense)} dense parameters; {count(sparse)} in {len(config.tables)} tables",

@@ -22,6 +22,7 @@ class ObjectStore:
     """Attributes:
     requests: (method, path, range or "") of every request that reached the proxy.
     faults: what happens to the next requests for objects: "reset", "503", "cut", or seconds of delay.
+    is_down: every request is answered with 503.
     """
 
     def __init__(self, server: str) -> None:
@@ -30,6 +31,7 @@ class ObjectStore:
         self.requests: list[tuple[str, str, str]] = []
         self.faults: list[str | float] = []
         self.latency_s = 0.0
+        self.is_down = False
 
     @property
     def options(self) -> str:
@@ -76,6 +78,8 @@ class _Proxy(BaseHTTPRequestHandler):
         time.sleep(store.latency_s)
         is_object = self.path.split("?")[0].endswith(".parquet")
         fault = store.faults.pop(0) if store.faults and is_object and self.command == "GET" else None
+        if store.is_down:
+            fault = "503"
         if isinstance(fault, float):
             time.sleep(fault)
         elif fault == "reset":

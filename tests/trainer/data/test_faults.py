@@ -1,5 +1,6 @@
 """Files that break under a run: a message that names them, or their rows left out. Never wrong data."""
 
+import errno
 import threading
 import time
 from collections import Counter
@@ -13,9 +14,9 @@ import pytest
 from configs.schema import DataConfig
 from tests.trainer.data import rows
 from trainer.data.decode import Decoder
+from trainer.data.faults import DataError, StorageUnavailable, is_passing, unreadable, until_answered
 from trainer.data.manifest import Manifest
 from trainer.data.scan import build_manifest
-from trainer.data.source import DataError
 
 ROWS_A, ROWS_B = 90, 60  # row groups of 30
 
@@ -190,10 +191,62 @@ def test_a_read_that_hangs_twice_is_given_up(
     data = config(read_timeout_s=0.3, on_error=on_error, max_quarantined_fraction=0.5)
     reader = rows.reader(manifest, data)
     if on_error == "fail":
-        with pytest.raises(DataError, match=r"b\.parquet, row group 1 was not read within 0\.3 s, twice"):
+        with pytest.raises(StorageUnavailable, match=r"b\.parquet, row group 1 was not read within 0\.3 s, twice"):
             list(reader.batches(0))
     else:
         assert rows.everything(reader.batches(0)) == Counter(range(ROWS_A + ROWS_B - 30))
         assert "not read within" in reader.quarantined[0].reason
     assert time.monotonic() - started < 10
     hang.end.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), True),
+        (TimeoutError(), True),
+        (OSError("When reading x: AWS Error SLOW_DOWN during GetObject operation: Please reduce"), True),
+        (OSError("AWS Error UNKNOWN (HTTP status 503) during GetObject operation: No response body."), True),
+        (OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"), True),
+        (OSError("google::cloud::Status(UNAVAILABLE: Retry policy exhausted)"), True),
+        (OSError("AWS Error UNKNOWN (HTTP status 403) during GetObject operation"), False),
+        (OSError("AWS Error ACCESS_DENIED during GetObject operation"), False),
+        (OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation: 503 objects"), False),
+        (OSError("google::cloud::Status(PERMISSION_DENIED: no)"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file"), False),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (OSError("could not verify page integrity, CRC checksum verification failed for page_ordinal 0"), False),
+        (OSError("Unexpected end of stream"), False),
+        (pa.ArrowInvalid("Parquet file size is 0 bytes"), False),
+    ],
+)
+def test_what_passes(error: Exception, passes: bool) -> None:
+    assert is_passing(error) is passes
+    assert isinstance(unreadable("x", error, "Restore it."), StorageUnavailable if passes else DataError)
+
+
+def test_a_storage_is_asked_again_until_it_answers() -> None:
+    asked, again = [], []
+
+    def call() -> int:
+        asked.append(time.monotonic())
+        if len(asked) < 4:
+            raise StorageUnavailable("no answer")
+        return 7
+
+    assert until_answered(call, 60, lambda: again.append(1)) == 7
+    assert len(again) == 3
+    pauses = np.diff(asked)
+    assert pauses[2] > pauses[0]
+
+
+def test_a_storage_is_not_asked_for_ever() -> None:
+    def call() -> int:
+        raise StorageUnavailable("no answer")
+
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable):
+        until_answered(call, 0.8)
+    assert time.monotonic() - started < 2

@@ -16,10 +16,10 @@ from configs.schema import DataConfig
 from embeddings.features import FeatureTransforms
 from tests.trainer.data import rows
 from trainer.data.decode import Decoder
+from trainer.data.faults import DataError
 from trainer.data.manifest import Manifest
 from trainer.data.reader import Reader
 from trainer.data.scan import build_manifest
-from trainer.data.source import DataError
 
 FILES = {"day=1/a.parquet": 130, "day=1/b.parquet": 45, "day=2/a.parquet": 211}
 ROWS = sum(FILES.values())
@@ -67,6 +67,19 @@ def test_every_row_once(
     assert seen == Counter(range(ROWS))
     assert len(steps) == 1
     assert sizes == {-(-lanes // world_size) * lane_rows}
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_groups_stay_with_their_rows(manifest: Manifest, world_size: int, shuffle: bool) -> None:
+    for rank in range(world_size):
+        reader = rows.reader(manifest, config(), rank, world_size, shuffle=shuffle, group_column="row")
+        for batch in reader.batches(0):
+            assert batch.sparse is not None
+            assert batch.groups is not None
+            lengths = batch.sparse["row"].lengths()
+            assert batch.groups[lengths == 1].tolist() == batch.sparse["row"].values().tolist()
+            assert not batch.groups[lengths == 0].any()
 
 
 @pytest.mark.parametrize("window", [0, 7, 16])

@@ -1,5 +1,6 @@
 """Reading from an object store: few requests, and a network that fails now and then."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from configs.errors import UserError
 from configs.schema import DataConfig
 from tests.trainer.data import rows
 from tests.trainer.data.object_store import BUCKET, ObjectStore, object_store
+from trainer.data.faults import DataError, StorageUnavailable
 from trainer.data.manifest import Manifest
 from trainer.data.scan import build_manifest
-from trainer.data.source import DataError, open_source
+from trainer.data.source import open_source
 
 ROWS, ROWS_PER_ROW_GROUP = 600, 100
 
@@ -35,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def manifest(store: ObjectStore) -> Manifest:
-    store.faults, store.latency_s = [], 0.0
+    store.faults, store.latency_s, store.is_down = [], 0.0, False
     found = build_manifest(store.url("/data"), "train")
     store.requests.clear()
     return found
@@ -91,6 +93,34 @@ def test_a_fault_now_and_then(store: ObjectStore, manifest: Manifest, fault: str
 def test_a_fault_while_the_manifest_is_built(store: ObjectStore, manifest: Manifest) -> None:
     store.faults = ["reset", "503", "cut"]
     assert build_manifest(store.url("/data"), "train") == manifest
+
+
+@pytest.mark.parametrize("on_error", ["fail", "quarantine"])
+def test_an_outage_is_waited_out(store: ObjectStore, manifest: Manifest, on_error: str) -> None:
+    store.is_down = True
+    threading.Timer(5, setattr, (store, "is_down", False)).start()
+    reader = rows.reader(manifest, config(read_timeout_s=30, on_error=on_error))
+    assert rows.everything(reader.batches(0)) == Counter(range(ROWS))
+    assert not reader.quarantined
+
+
+def test_an_outage_is_waited_out_while_the_manifest_is_built(store: ObjectStore, manifest: Manifest) -> None:
+    store.is_down = True
+    threading.Timer(4, setattr, (store, "is_down", False)).start()
+    assert build_manifest(store.url("/data"), "train", timeout_s=30) == manifest
+
+
+@pytest.mark.parametrize("on_error", ["fail", "quarantine"])
+def test_a_long_outage_is_nobodys_mistake(store: ObjectStore, manifest: Manifest, on_error: str) -> None:
+    """The worker group starts again; no row is left out for good."""
+    store.is_down = True
+    reader, started = rows.reader(manifest, config(read_timeout_s=6, on_error=on_error)), time.monotonic()
+    with pytest.raises(StorageUnavailable, match=r"503.*\nThe storage does not answer"):
+        list(reader.batches(0))
+    assert 3 < time.monotonic() - started < 25
+    assert not reader.quarantined
+    with pytest.raises(StorageUnavailable):
+        build_manifest(store.url("/data"), "train", timeout_s=1)
 
 
 def test_a_hung_request_is_made_again(store: ObjectStore, manifest: Manifest) -> None:
