@@ -24,6 +24,8 @@ def json_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     for section, key, package in _CHOICES:
         definitions[section]["properties"][key]["enum"] = available(package)
+    rules = {"enum": available("trainer.data.reweighting")}
+    definitions["TaskConfig"]["properties"]["reweight"]["propertyNames"] = rules
     for name, section in (("Config", schema), *definitions.items()):
         if name != "SparseFeature":
             section.pop("required", None)

@@ -45,6 +45,7 @@ CASES = [  # check, overrides, where, words
         "training.decay",
         "max_steps",
     ),
+    ("choices_exist", ["tasks.like.reweight.by_lable={}"], "tasks.like.reweight.by_lable", "did you mean by_label?"),
     ("choices_exist", ["data.generate.kind=feeds"], "data.generate.kind", "did you mean feed?"),
     ("names_are_plain", ["tasks={'a/b': {}}"], "tasks.a/b", "letters"),
     (

@@ -1,6 +1,9 @@
 """Label and weight columns into the numbers that the losses need, and refuses what cannot be trained.
 
-A null or NaN label is no label: weight zero for its task. R rows, T tasks.
+A null or NaN label is no label: weight zero for its task. Weights that come from a rule and not from a column are in
+`trainer.data.reweighting`.
+
+R rows, T tasks.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from configs.choices import load
-from configs.errors import UserError
 from configs.schema import TaskConfig
-from embeddings.arrow import flatten, floats, is_list, refuse, single_array
+from trainer.data.numbers import Vector, numbers, refuse_first
+from trainer.data.reweighting import rules
 
 Matrix = npt.NDArray[np.float32]
 
@@ -26,8 +29,10 @@ class Targets:
         self._tasks = {name: (task.label or name, task) for name, task in tasks.items()}
         self._weight_column = weight_column
         self._unit = {name for name, task in tasks.items() if load("models.losses", task.loss).INPUT == "logit"}
+        self._rules = {name: rules(name, task) for name, task in tasks.items()}
         weights = [weight_column, *(task.weight_column for task in tasks.values())]
         columns = [label for label, _ in self._tasks.values()] + [column for column in weights if column]
+        columns += [column for made in self._rules.values() for rule in made for column in rule.columns]
         self.columns = tuple(dict.fromkeys(columns))
 
     def __call__(self, table: pa.Table, where: str) -> tuple[Matrix, Matrix]:
@@ -48,47 +53,33 @@ class Targets:
                 weight = weight * rows
             if task.weight_column is not None:
                 weight = weight * _weights(table, task.weight_column, where)
+            for rule in self._rules[name]:
+                weight = weight * rule(table, given, where)
             labels[:, place], weights[:, place] = given, weight
         return labels, weights
 
-    def _label(self, table: pa.Table, name: str, column: str, where: str) -> tuple[Matrix, Matrix]:
-        numbers = _numbers(table, column, where)
-        if _all_between(numbers, 0, 1):  # most columns: neither missing nor wrong
-            return numbers, np.ones(len(numbers), np.float32)
-        given = ~np.isnan(numbers)
-        numbers = np.where(given, numbers, np.float32(0))
+    def _label(self, table: pa.Table, name: str, column: str, where: str) -> tuple[Vector, Vector]:
+        values = numbers(table, column, where)
+        if _all_between(values, 0, 1):  # most columns: neither missing nor wrong
+            return values, np.ones(len(values), np.float32)
+        given = ~np.isnan(values)
+        values = np.where(given, values, np.float32(0))
         remedy = "Write null for a label that is not known."
-        _refuse_first(~np.isfinite(numbers), table, column, where, "which is not finite", remedy)
+        refuse_first(~np.isfinite(values), table, column, where, "which is not finite", remedy)
         if name in self._unit:
-            wrong = (numbers < 0) | (numbers > 1)
+            wrong = (values < 0) | (values > 1)
             remedy = f"Set tasks.{name}.loss to one for such numbers, as mse, or write 0 and 1."
-            _refuse_first(wrong, table, column, where, "outside [0, 1]", remedy)
-        return numbers, given.astype(np.float32)
+            refuse_first(wrong, table, column, where, "outside [0, 1]", remedy)
+        return values, given.astype(np.float32)
 
 
-def _all_between(numbers: Matrix, low: float, high: float) -> bool:
+def _all_between(values: Vector, low: float, high: float) -> bool:
     """Whether no number is outside, and none is NaN."""
-    return not len(numbers) or bool(numbers.min() >= low and numbers.max() <= high)
+    return not len(values) or bool(values.min() >= low and values.max() <= high)
 
 
-def _numbers(table: pa.Table, column: str, where: str) -> Matrix:
-    array = single_array(table[column])
-    what = f"{where}: column {column!r}"
-    if is_list(array.type):
-        refuse(array.type, what, "a number", "Write one number a row.")
-    numbers = floats(flatten(array)[0], np.nan, what)
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
-        return numbers.astype(np.float32, copy=False)
-
-
-def _weights(table: pa.Table, column: str, where: str) -> Matrix:
-    numbers = _numbers(table, column, where)
-    wrong = ~(np.isfinite(numbers) & (numbers >= 0))
-    _refuse_first(wrong, table, column, where, "which is no weight", "Write a finite number of at least 0.")
-    return numbers
-
-
-def _refuse_first(wrong: np.ndarray, table: pa.Table, column: str, where: str, why: str, remedy: str) -> None:
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UserError(f"{where}, row {row}: column {column!r} is {table[column][row]}, {why}\n{remedy}")
+def _weights(table: pa.Table, column: str, where: str) -> Vector:
+    values = numbers(table, column, where)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    refuse_first(wrong, table, column, where, "which is no weight", "Write a finite number of at least 0.")
+    return values
