@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
 from models.build import build_top
-from models.wide import wide_product
+from models.products import product
 
 Step = Callable[[], None]
 
@@ -168,10 +168,9 @@ def peak_flops(precision: str, device: str, seconds: float) -> float:
     for rows, inner, columns in ((2048, 2048, 2048), (4096, 512, 4096), (4096, 1024, 8192)):
         dtype = PRECISIONS[precision]
         a, b = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((rows, inner), (columns, inner)))
-        bias = torch.zeros(columns, device=device, dtype=dtype)
         kernels: dict[str, Step] = {
             "mm": lambda a=a, b=b: (torch.mm(a, b.t()), None)[1],
-            "wide": lambda a=a, b=b, bias=bias: (wide_product(a, b, bias, [len(b)]), None)[1],
+            "product": lambda a=a, b=b: (product(a, b), None)[1],
         }
         for name, kernel in kernels.items():
             products[f"{name} {rows} {inner} {columns}"] = kernel

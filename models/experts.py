@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig
 from models.fork import Mix, MixFork, ReduceSum
 from models.gates import GateWeights
-from models.parallel import ParallelMLP, WideLinear
+from models.parallel import ParallelMLP, WideLinear, forward_families
 
 
 class MixtureOfExperts(nn.Module):
-    """x [B, D] -> (mixed [G, B, H], gates [B, G, E]): each gate's own mixture of the same E experts.
+    """x [B, D] -> (mixed columns [G, H, B], gates [B, G, E]): each gate's own mixture of the same E experts.
 
     `fork` says that each gate is one task's, so that tasks part here.
     """
@@ -28,7 +28,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.num_gates, self.num_experts, self.output_dim = num_gates, model.num_experts, model.expert_layers[-1]
         self.experts = ParallelMLP(
-            model.num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True, rows=True
+            model.num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True
         )
         self.gates = ParallelMLP(
             num_gates, (*model.gate_layers, model.num_experts), model.activation, activate_output=False
@@ -42,12 +42,12 @@ class MixtureOfExperts(nn.Module):
         self.first = WideLinear(input_dim, families)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        columns = self.first(x)
-        experts = self.experts(columns["experts"])
-        gates = self.gate_weights(self.gates(columns["gates"]))
+        columns = forward_families(self.first, {"experts": self.experts, "gates": self.gates}, x)
+        gates = self.gate_weights(columns["gates"])
+        experts = columns["experts"]
         if self.residual:
-            experts = experts + columns["residuals"].transpose(1, 2)
-        return self.mix(gates, experts), gates
+            experts = experts + columns["residuals"]
+        return self.mix(gates, experts), gates.permute(2, 0, 1)
 
 
 def load_balance_loss(gates: Mapping[str, Tensor], weights: Tensor, reduce_sum: ReduceSum = lambda x: x) -> Tensor:

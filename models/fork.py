@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from models.balancing import Balance
+from models.mixing import mix
 
 Combine = Callable[[Tensor], Tensor]
 ReduceSum = Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ class Fork(nn.Module):
 
 
 class MixFork(Fork):
-    """Gates [B, T, E], rows of experts [E, B, H] -> each task's mixture, rows [T, B, H].
+    """Gates [T, E, B], columns of experts [E, H, B] -> each task's mixture, columns [T, H, B].
 
     The first `private` experts belong to one task each: they are mixed, but not shared.
     """
@@ -44,10 +45,17 @@ class MixFork(Fork):
         self.private = private
 
     def forward(self, gates: Tensor, experts: Tensor) -> Tensor:
-        if self.combine is None:
-            return mix(gates, experts)
-        gates = gates.to(experts.dtype)
-        return _Mix.apply(gates, experts, self.private, self.combine)  # pyright: ignore[reportReturnType]
+        return mix(gates, experts, None if self.combine is None else self._reweigh)
+
+    def _reweigh(self, gates: Tensor, grad: Tensor) -> Tensor:
+        """Gates by which the mixtures' gradient [T, H, B] goes back: the shared experts' times the tasks' factors."""
+        assert self.combine is not None
+        # Task t's gradient at expert e of row b is gates[t, e, b] * grad[t, :, b]: the inner products factor.
+        own, shared = gates[:, : self.private], gates[:, self.private :]
+        of_gates, of_grads = (x.float().permute(2, 0, 1) for x in (shared, grad))  # [B, T, E], [B, T, H]
+        gram = (torch.bmm(of_gates, of_gates.mT) * torch.bmm(of_grads, of_grads.mT)).sum(dim=0)
+        factors = self.combine(gram).to(gates.dtype)
+        return torch.cat([own, shared * factors.view(-1, 1, 1)], dim=1)
 
 
 class Mix(nn.Module):
@@ -58,7 +66,7 @@ class Mix(nn.Module):
 
 
 class CopyFork(Fork):
-    """x [B, H] -> rows [T, B, H], the same for every task."""
+    """Columns [H, B] -> columns [T, H, B], the same for every task."""
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
@@ -68,11 +76,6 @@ class CopyFork(Fork):
         if self.combine is None:
             return x.expand(self.num_tasks, -1, -1)
         return _Copies.apply(x, self.num_tasks, self.combine)  # pyright: ignore[reportReturnType]
-
-
-def mix(gates: Tensor, experts: Tensor) -> Tensor:
-    """Weighted sums of experts: gates [B, G, E], rows of experts [E, B, H] -> rows [G, B, H]."""
-    return torch.bmm(gates.to(experts.dtype), experts.transpose(0, 1)).transpose(0, 1)
 
 
 def attach(balance: Balance, top: nn.Module, reduce_sum: ReduceSum = lambda x: x) -> None:
@@ -108,27 +111,6 @@ def uncombined(top: nn.Module) -> Iterator[None]:
     finally:
         for fork, combine in forks.items():
             fork.combine = combine
-
-
-class _Mix(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gates: Tensor, experts: Tensor, private: int, combine: Combine) -> Tensor:
-        ctx.save_for_backward(gates, experts)
-        ctx.private, ctx.combine = private, combine
-        return mix(gates, experts)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        gates, experts = ctx.saved_tensors
-        grad = grad.transpose(0, 1)  # [B, T, H]
-        shared, rows = gates[..., ctx.private :].float(), grad.float()
-        # Task t's gradient at expert e of row b is gates[b, t, e] * grad[b, t]: the inner products factor.
-        gram = (torch.bmm(shared, shared.mT) * torch.bmm(rows, rows.mT)).sum(dim=0)
-        factors = ctx.combine(gram).to(gates.dtype)
-        own, shared = gates.split([ctx.private, gates.shape[2] - ctx.private], dim=2)
-        weights = torch.cat([own, shared * factors.view(1, -1, 1)], dim=2)
-        grad_experts = torch.bmm(weights.mT, grad).transpose(0, 1)
-        return torch.bmm(grad, experts.permute(1, 2, 0)), grad_experts, None, None
 
 
 class _Copies(torch.autograd.Function):

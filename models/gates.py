@@ -10,7 +10,7 @@ from configs.schema import ModelConfig
 
 
 class GateWeights(nn.Module):
-    """Softmax over experts: logits [G, E, B] -> weights [B, G, E] that sum to one.
+    """Softmax over experts: columns of logits [G, E, B] -> weights [G, E, B] that sum to one over E.
 
     In training only, against polarization (a gate that settles on one expert and starves the others):
     noise, added to the logits as in Shazeer et al. 2017, "Outrageously Large Neural Networks" (without its top-k);
@@ -29,7 +29,7 @@ class GateWeights(nn.Module):
             hidden = torch.rand_like(logits) < self.dropout
             hidden = hidden & ~hidden.all(dim=1, keepdim=True)
             logits = logits.masked_fill(hidden, float("-inf"))
-        return torch.softmax(logits, dim=1).permute(2, 0, 1)
+        return torch.softmax(logits, dim=1)
 
     def extra_repr(self) -> str:
         return f"noise={self.noise}, dropout={self.dropout}"

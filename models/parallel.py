@@ -1,21 +1,21 @@
 """Many small networks of one shape, computed together: batched linear layers and stacks of them.
 
-Between layers a network's values are *columns* [N, W, B], a row of the batch being a column: all networks' first
-layers are then one product `weight @ x.T` whose parts need no copying, nor do the products after it. Where a row's
-values must lie side by side (mixing, towers) they are *rows* [N, B, W]. What the networks mean is for the callers.
+A network's values are *columns* [N, W, B], a row of the batch being a column: all networks' first layers are then one
+product `weight @ x.T` whose parts need no copying, nor do the products after it. How a whole stack of ReLU layers is
+computed and differentiated in one go is in models/stacks.py. What the networks mean is for the callers.
 
 Shapes: N networks, B batch, W width of a layer, D input width.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.wide import is_plain, wide_product
+from models.stacks import Stack, on_own_inputs, on_shared_input
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -31,6 +31,11 @@ def activation(name: str) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+def is_traced(x: Tensor) -> bool:
+    """Whether somebody wants to see layers and torch's own operators: a compiler, an export, torch.fx, a meta run."""
+    return torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.is_meta
+
+
 class WideLinear(nn.Linear):
     """First layers of several families of networks over one input, as one product.
 
@@ -42,8 +47,8 @@ class WideLinear(nn.Linear):
         self.families = dict(families)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        sizes = [count * width for count, width in self.families.values()]
-        parts = wide_product(x, self.weight, self.bias, sizes)
+        product = torch.addmm(self.bias.unsqueeze(1), self.weight, x.t())
+        parts = product.split([count * width for count, width in self.families.values()])
         return {name: parts[index].unflatten(0, self.families[name]) for index, name in enumerate(self.families)}
 
     def extra_repr(self) -> str:
@@ -52,20 +57,11 @@ class WideLinear(nn.Linear):
 
 
 class ParallelLinear(nn.Module):
-    """N independent linear layers as one product: columns [N, in, B] -> columns [N, out, B].
+    """N independent linear layers as one product: columns [N, in, B] -> columns [N, out, B]."""
 
-    With `layout` "to_rows" it returns rows [N, B, out]; with "to_columns" it takes rows [N, B, in].
-    """
-
-    def __init__(
-        self,
-        count: int,
-        in_features: int,
-        out_features: int,
-        layout: Literal["columns", "to_rows", "to_columns"] = "columns",
-    ) -> None:
+    def __init__(self, count: int, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.count, self.in_features, self.out_features, self.layout = count, in_features, out_features, layout
+        self.count, self.in_features, self.out_features = count, in_features, out_features
         self.weight = nn.Parameter(torch.empty(count, out_features, in_features))
         self.bias = nn.Parameter(torch.empty(count, out_features))
         self.reset_parameters()
@@ -77,50 +73,17 @@ class ParallelLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.layout == "columns":
-            return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
-        if is_plain(x, self.out_features / self.in_features):
-            return _transposing(x, self.weight, self.bias, self.layout == "to_rows")
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return _TransposingLinear.apply(x, weight, bias, self.layout == "to_rows")  # pyright: ignore[reportReturnType]
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
 
     def extra_repr(self) -> str:
         return f"{self.count} x ({self.in_features} -> {self.out_features})"
-
-
-def _transposing(x: Tensor, weight: Tensor, bias: Tensor, to_rows: bool) -> Tensor:
-    if to_rows:
-        return torch.baddbmm(bias.unsqueeze(1), x.transpose(1, 2), weight.transpose(1, 2))
-    return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2))
-
-
-class _TransposingLinear(torch.autograd.Function):
-    """Linear layers between columns and rows, whose gradients come in the layout of their input.
-
-    Autograd alone would give them in the other layout, and every product and activation behind would copy them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, to_rows: bool) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.to_rows = to_rows
-        return _transposing(x, weight, bias, to_rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        grad = grad.to(x.dtype)
-        other = grad.transpose(1, 2)
-        if ctx.to_rows:
-            return weight.transpose(1, 2) @ other, other @ x.transpose(1, 2), grad.sum(dim=1), None
-        return other @ weight, grad @ x, grad.sum(dim=2), None
 
 
 class ParallelMLP(nn.Module):
     """N multi-layer networks behind their first layer: columns [N, widths[0], B] -> columns [N, widths[-1], B].
 
     The input is what the first linear layer returned, before its activation. With `activate_output` the last layer
-    ends in activation and dropout as the hidden ones do; with `rows` it returns rows [N, B, widths[-1]].
+    ends in activation and dropout as the hidden ones do.
     """
 
     def __init__(
@@ -131,29 +94,37 @@ class ParallelMLP(nn.Module):
         dropout: float = 0.0,
         *,
         activate_output: bool,
-        rows: bool = False,
     ) -> None:
         super().__init__()
-        self.count, self.widths, self.activate_output, self.rows = count, tuple(widths), activate_output, rows
+        self.count, self.widths, self.activate_output = count, tuple(widths), activate_output
         self.activation = activation(activation_name)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        last = len(widths) - 2
-        self.layers = nn.ModuleList(
-            ParallelLinear(count, *pair, "to_rows" if rows and index == last else "columns")
-            for index, pair in enumerate(itertools.pairwise(widths))
-        )
+        self.layers = nn.ModuleList(ParallelLinear(count, *pair) for pair in itertools.pairwise(widths))
 
     @property
     def first_layer(self) -> tuple[int, int]:
         """(N, widths[0]): the share of these networks in a WideLinear."""
         return self.count, self.widths[0]
 
+    @property
+    def is_stack(self) -> bool:
+        """Whether models/stacks.py can compute these networks in one go."""
+        return isinstance(self.activation, nn.ReLU)
+
+    def stack(self) -> Stack:
+        """What it needs to know of them, for this call."""
+        dropout = self.dropout.p if self.training and isinstance(self.dropout, nn.Dropout) else 0.0
+        return Stack(*self.first_layer, len(self.layers), self.activate_output, dropout)
+
+    def operands(self) -> list[Tensor]:
+        """Weight and bias of layer after layer."""
+        layers = cast(Iterable[ParallelLinear], self.layers)
+        return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+
     def forward(self, columns: Tensor) -> Tensor:
         h = columns
         for layer in self.layers:
             h = layer(self._activate(h))
-        if self.rows and not self.layers:
-            h = h.transpose(1, 2)
         return self._activate(h) if self.activate_output else h
 
     def last_hidden(self, columns: Tensor) -> Tensor:
@@ -167,3 +138,21 @@ class ParallelMLP(nn.Module):
 
     def _activate(self, x: Tensor) -> Tensor:
         return self.dropout(self.activation(x))
+
+
+def forward_families(first: WideLinear, networks: Mapping[str, ParallelMLP], x: Tensor) -> dict[str, Tensor]:
+    """x [B, D] -> columns [N, W, B] of each family of `first`; where it has networks, of what they make of them."""
+    if is_traced(x):
+        return {name: networks[name](h) if name in networks else h for name, h in first(x).items()}
+    whole = {name: networks[name] for name in first.families if name in networks and networks[name].is_stack}
+    stacks = [whole[name].stack() if name in whole else Stack(*family) for name, family in first.families.items()]
+    operands = [operand for stack in whole.values() for operand in stack.operands()]
+    columns = zip(first.families, on_shared_input(x, first.weight, first.bias, stacks, operands), strict=True)
+    return {name: networks[name](h) if name in networks and name not in whole else h for name, h in columns}
+
+
+def forward_family(first: ParallelLinear, networks: ParallelMLP, x: Tensor) -> Tensor:
+    """Columns [M, in, B], each of which is the input of N / M networks -> columns [N, W, B] of their outputs."""
+    if is_traced(x) or not networks.is_stack:
+        return networks(first(x).view(*networks.first_layer, -1))
+    return on_own_inputs(x, networks.stack(), [first.weight, first.bias, *networks.operands()])

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig, TaskConfig
 from models.funnel import EntireSpace, Transfers
 from models.grouping import Grouping
-from models.parallel import ParallelLinear, ParallelMLP
+from models.parallel import ParallelLinear, ParallelMLP, forward_family
 
 
 class Towers(nn.Module):
-    """Logits [B, T] from rows of an input for every task [T, B, H].
+    """Logits [B, T] from columns of an input for every task [T, H, B].
 
     Raises:
         UserError: a funnel that leads nowhere, see `models.funnel`.
@@ -57,18 +57,18 @@ class Towers(nn.Module):
 
 
 class TowerGroup(nn.Module):
-    """N towers of equal widths: rows [N, B, H] -> logits [N, 1, B]."""
+    """N towers of equal widths: columns [N, H, B] -> logits [N, 1, B]."""
 
     def __init__(self, model: ModelConfig, count: int, input_dim: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.rest = ParallelMLP(count, (*hidden, 1), model.activation, model.dropout, activate_output=False)
-        self.first = ParallelLinear(count, input_dim, self.rest.widths[0], "to_columns")
+        self.first = ParallelLinear(count, input_dim, self.rest.widths[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rest(self.first(x))
+        return forward_family(self.first, self.rest, x)
 
     def last_hidden(self, x: Tensor) -> Tensor:
-        """Rows [N, B, H] -> columns [N, K, B] that the towers' last layers take."""
+        """Columns [N, H, B] -> columns [N, K, B] that the towers' last layers take."""
         return self.rest.last_hidden(self.first(x))
 
     def logits(self, last_hidden: Tensor) -> Tensor:

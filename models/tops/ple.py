@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig, TaskConfig
 from models.fork import Mix, MixFork
 from models.gates import GateWeights
-from models.parallel import ParallelLinear, ParallelMLP, WideLinear
+from models.parallel import ParallelLinear, ParallelMLP, WideLinear, forward_families, forward_family
 from models.towers import Towers
 
 
@@ -45,9 +45,10 @@ class PLE(nn.Module):
 
 
 class Level(nn.Module):
-    """One CGC: rows of the streams [T + 1, B, D], the shared one last -> (rows [T + 1, B, H], gates [B, T + 1, E]).
+    """One CGC: (columns of the streams [T + 1, D, B]) -> (columns [T + 1, H, B], gates [B, T + 1, E]).
 
-    The first level takes one x [B, D] for all streams (`same_input`); the last has no shared stream to pass on.
+    The shared stream is the last. The first level takes one x [B, D] for all streams (`same_input`); the last has no
+    shared stream to pass on.
     """
 
     def __init__(self, model: ModelConfig, num_tasks: int, input_dim: int, *, same_input: bool, is_last: bool) -> None:
@@ -65,45 +66,41 @@ class Level(nn.Module):
             self.first = nn.ModuleDict({**self.task.first_layers(input_dim), **self.shared.first_layers(input_dim)})
 
     def forward(self, streams: Tensor) -> tuple[Tensor, Tensor]:
-        columns = self.first(streams) if isinstance(self.first, WideLinear) else self._own_first_layers(streams)
-        task_experts, task_logits = self.task(columns)
-        shared_experts, shared_logits = self.shared(columns)
-        gates = self._task_gates(task_logits)
-        if shared_logits is not None:
-            gates = torch.cat([gates, self.gate_weights(shared_logits)], dim=1)
-        experts = torch.cat([task_experts, shared_experts])
-        return self.mix(gates, experts), gates
+        columns = self._columns(streams)
+        gates = self._task_gates(columns["task_gates"])
+        if "shared_gates" in columns:
+            gates = torch.cat([gates, self.gate_weights(columns["shared_gates"])])
+        experts = torch.cat([self.task.expert_outputs(columns), self.shared.expert_outputs(columns)])
+        return self.mix(gates, experts), gates.permute(2, 0, 1)
 
-    def _own_first_layers(self, streams: Tensor) -> dict[str, Tensor]:
-        """Columns of every family, each from its own streams."""
+    def _columns(self, streams: Tensor) -> dict[str, Tensor]:
+        """What each family of networks makes of its streams."""
+        if isinstance(self.first, WideLinear):
+            return forward_families(self.first, {**self.task.networks, **self.shared.networks}, streams)
         assert isinstance(self.first, nn.ModuleDict)
-        columns = streams.transpose(1, 2)
-        inputs = {"task": columns[: self.num_tasks], "shared": columns[self.num_tasks :]}
-        return {
-            name: self.first[name](inputs[kind.name]).view(*family, -1)
-            for kind in (self.task, self.shared)
-            for name, family in kind.families.items()
-        }
+        own = self.task.columns(self.first, streams[: self.num_tasks])
+        return own | self.shared.columns(self.first, streams[self.num_tasks :])
 
     def _task_gates(self, logits: Tensor) -> Tensor:
-        """Logits [T, K + S, B] -> weights [B, T, E], zero at the other tasks' experts."""
+        """Logits [T, K + S, B] -> weights [T, E, B], zero at the other tasks' experts."""
         weights = self.gate_weights(logits)
-        own = torch.diag_embed(weights[..., : self.num_own].transpose(1, 2), dim1=1, dim2=2)  # [B, T, T, K]
-        return torch.cat([own.flatten(2), weights[..., self.num_own :]], dim=2)
+        own = weights[:, : self.num_own].permute(1, 2, 0)
+        own = torch.diag_embed(own, dim1=0, dim2=1)  # [T, T, K, B]
+        return torch.cat([own.flatten(1, 2), weights[:, self.num_own :]], dim=1)
 
 
 class Streams(nn.Module):
     """Experts and gates of N streams of a kind, behind their first layers.
 
-    Columns of each of `families` -> (rows of experts [N * num_experts, B, H], gate logits [N, num_reached, B]); without
-    a gate (`num_reached` is 0) no logits.
+    Each of `families` is columns: of N * num_experts experts [., H, B], of residuals likewise, of gate logits
+    [N, num_reached, B]; without a gate (`num_reached` is 0) there are none.
     """
 
     def __init__(self, model: ModelConfig, name: str, count: int, *, num_experts: int, num_reached: int) -> None:
         super().__init__()
         self.name, self.count, self.residual = name, count, model.residual
         self.experts = ParallelMLP(
-            count * num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True, rows=True
+            count * num_experts, model.expert_layers, model.activation, model.dropout, activate_output=True
         )
         self.families = {f"{name}_experts": self.experts.first_layer}
         if model.residual:
@@ -113,6 +110,12 @@ class Streams(nn.Module):
             self.gates = ParallelMLP(count, (*model.gate_layers, num_reached), model.activation, activate_output=False)
             self.families[f"{name}_gates"] = self.gates.first_layer
 
+    @property
+    def networks(self) -> dict[str, ParallelMLP]:
+        """What follows the first layers, by family."""
+        found = {f"{self.name}_experts": self.experts}
+        return found if self.gates is None else {**found, f"{self.name}_gates": self.gates}
+
     def first_layers(self, input_dim: int) -> dict[str, nn.Module]:
         """A first layer for each family whose streams have inputs of their own."""
         return {
@@ -120,11 +123,22 @@ class Streams(nn.Module):
             for name, (count, width) in self.families.items()
         }
 
-    def forward(self, columns: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        experts = self.experts(columns[f"{self.name}_experts"])
-        if self.residual:
-            experts = experts + columns[f"{self.name}_residuals"].transpose(1, 2)
-        return experts, None if self.gates is None else self.gates(columns[f"{self.name}_gates"])
+    def columns(self, first: nn.ModuleDict, streams: Tensor) -> dict[str, Tensor]:
+        """Columns of the streams' own inputs [N, D, B] -> those of each family, by way of `first_layers`."""
+        found, networks = {}, self.networks
+        for name, family in self.families.items():
+            layer = first[name]
+            assert isinstance(layer, ParallelLinear)
+            if name in networks:
+                found[name] = forward_family(layer, networks[name], streams)
+            else:
+                found[name] = layer(streams).view(*family, -1)
+        return found
+
+    def expert_outputs(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """[N * num_experts, H, B], residuals added."""
+        experts = columns[f"{self.name}_experts"]
+        return experts + columns[f"{self.name}_residuals"] if self.residual else experts
 
 
 build = PLE

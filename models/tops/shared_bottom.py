@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
 from models.fork import CopyFork
-from models.parallel import ParallelMLP, WideLinear
+from models.parallel import ParallelMLP, WideLinear, forward_families
 from models.towers import Towers
 
 
@@ -20,14 +20,14 @@ class SharedBottom(nn.Module):
         super().__init__()
         widths = model.bottom_layers or model.expert_layers
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
-        self.bottom = ParallelMLP(1, widths, model.activation, model.dropout, activate_output=True, rows=True)
+        self.bottom = ParallelMLP(1, widths, model.activation, model.dropout, activate_output=True)
         self.first = WideLinear(input_dim, {"bottom": self.bottom.first_layer})
         self.copies = CopyFork(len(tasks))
         self.towers = Towers(model, tasks, widths[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        columns = self.first(self.normalization(x))["bottom"]
-        return self.towers(self.copies(self.bottom(columns).squeeze(0))), {}
+        (bottom,) = forward_families(self.first, {"bottom": self.bottom}, self.normalization(x)).values()
+        return self.towers(self.copies(bottom.squeeze(0))), {}
 
 
 build = SharedBottom

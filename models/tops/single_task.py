@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
-from models.parallel import ParallelMLP, WideLinear
+from models.parallel import ParallelMLP, WideLinear, forward_families
 from models.towers import Towers
 
 
@@ -19,13 +19,13 @@ class SingleTask(nn.Module):
         super().__init__()
         widths = model.bottom_layers or model.expert_layers
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
-        self.bottoms = ParallelMLP(len(tasks), widths, model.activation, model.dropout, activate_output=True, rows=True)
+        self.bottoms = ParallelMLP(len(tasks), widths, model.activation, model.dropout, activate_output=True)
         self.first = WideLinear(input_dim, {"bottoms": self.bottoms.first_layer})
         self.towers = Towers(model, tasks, widths[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        columns = self.first(self.normalization(x))["bottoms"]
-        return self.towers(self.bottoms(columns)), {}
+        (bottoms,) = forward_families(self.first, {"bottoms": self.bottoms}, self.normalization(x)).values()
+        return self.towers(bottoms), {}
 
 
 build = SingleTask

@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 from configs.choices import available
 from configs.errors import UserError
 from configs.schema import ModelConfig, TaskConfig
-from models import wide
+from models import mixing, products
 from models.build import build_top, materialize
 from tests.models import loops
 
@@ -44,10 +44,12 @@ def test_an_unknown_top_names_the_nearest():
         build_top(ModelConfig(top="mmoee"), TASKS, INPUT_DIM)
 
 
-@pytest.fixture(params=["as small as it is", "as if it were large"])
+@pytest.fixture(params=["as it is", "as if it were large", "without oneDNN"])
 def computation(request, monkeypatch):
     if request.param == "as if it were large":
-        monkeypatch.setattr(wide, "_SMALL", 0)
+        monkeypatch.setattr(mixing, "_FEW", 0)
+    if request.param == "without oneDNN":
+        monkeypatch.setattr(products, "_HAS_ONEDNN", False)
 
 
 @pytest.mark.usefixtures("computation")

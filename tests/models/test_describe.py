@@ -29,7 +29,7 @@ def test_the_reference_model_layer_by_layer():
         ("mixture.first: experts", "4 x (100 -> 64)", "[4, 64, B]", 4 * 64 * 101),
         ("mixture.first: gates", "2 x (100 -> 16)", "[2, 16, B]", 2 * 16 * 101),
         ("mixture.experts.layers.0", "4 x (64 -> 32)", "[4, 32, B]", 4 * 32 * 65),
-        ("mixture.experts.layers.1", "4 x (32 -> 16)", "[4, B, 16]", 4 * 16 * 33),
+        ("mixture.experts.layers.1", "4 x (32 -> 16)", "[4, 16, B]", 4 * 16 * 33),
         ("mixture.gates.layers.0", "2 x (16 -> 8)", "[2, 8, B]", 2 * 8 * 17),
         ("mixture.gates.layers.1", "2 x (8 -> 4)", "[2, 4, B]", 2 * 4 * 9),
         ("towers.groups.0.first", "2 x (16 -> 32)", "[2, 32, B]", 2 * 32 * 17),
