@@ -13,7 +13,7 @@ VALUES: dict[str, Any] = {
     "data": {"root": "d"},
     "features": {"user": {"table": "user"}, "age": {}},
     "tables": {"user": {"num_embeddings": 8, "embedding_dim": 4}},
-    "tasks": {"click": {}, "like": {"options": {"gamma": 1}}},
+    "tasks": {"click": {}, "like": {"options": {"gamma": 1}, "reweight": {"by_label": {"label": "seconds"}}}},
     "training": {"run_dir": "runs/x"},
 }
 
@@ -55,6 +55,7 @@ def test_no_change_is_no_difference() -> None:
         ("data.prefetch_mib", 9),
         ("tasks.click.weight", 9.0),
         ("tasks.like.options", {"gamma": 2}),
+        ("tasks.like.reweight.by_label.label", "minutes"),
         ("model.dropout", 0.5),
         ("features.user.out_of_range", "drop"),
         ("tables.user.init_scale", 0.5),
