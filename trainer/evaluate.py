@@ -2,8 +2,10 @@
 
 import torch
 
-from configs.schema import Config
+from configs.schema import Config, DataConfig
 from trainer.build import Built
+from trainer.collectives import sum_over_ranks
+from trainer.data.faults import DataError
 from trainer.data.reader import Reader
 from trainer.telemetry.records import EvalRecord
 from trainer.telemetry.window import Evaluation
@@ -25,4 +27,22 @@ def evaluate(built: Built, reader: Reader, config: Config, device: torch.device,
             _, outputs = model(batch)
             evaluation.add(outputs, batch.groups)
     model.train()
-    return evaluation.close(step, epoch)
+    return evaluation.close(step, epoch, _left_out(reader, config.data, device))
+
+
+def _left_out(reader: Reader, data: DataConfig, device: torch.device) -> int | None:
+    """Rows that are missing over all ranks; None where none may be.
+
+    Raises:
+        DataError: on all ranks, if they are more than data.max_quarantined_fraction.
+    """
+    if data.on_error == "fail":
+        return None
+    rows = int(sum_over_ranks(torch.tensor(reader.rows_left_out, device=device)))
+    limit, there = data.max_quarantined_fraction, reader.manifest.rows
+    if rows > limit * there:
+        raise DataError(
+            f"{rows:,} of {there:,} rows to evaluate on cannot be read, more than data.max_quarantined_fraction="
+            f"{limit:g}\nRestore the files that the ranks' logs name, or raise the limit."
+        )
+    return rows

@@ -183,7 +183,7 @@ def fit(session: Session, start: Position) -> End:
                 ends = step == last or reader.ends_at(epoch_step)
                 # A saved step ends its window, so that a resumed run has the same windows.
                 if step % training.log_every == 0 or saves or ends:
-                    extra = {"checkpoint/stall_seconds": stall, **cosines}
+                    extra = {"checkpoint/stall_seconds": stall, **_left_out(session), **cosines}
                     stepped = window.close(step, epoch, reader.wait_seconds, rates, extra)
                     objective.observe(stepped.tasks)
                     session.report.write(stepped)
@@ -227,6 +227,14 @@ def _told_to_stop(session: Session) -> bool:
     return bool(max_over_ranks(torch.tensor(float(told), device=session.device)))
 
 
+def _left_out(session: Session) -> dict[str, float]:
+    """What all ranks have left out by now, as a scalar; the list is brought up to date."""
+    if session.config.data.on_error == "fail":
+        return {}
+    session.left_out.update(session.reader, session.report.line)
+    return {"data/quarantined_rows": float(session.left_out.rows)}
+
+
 def _set_learning_rates(session: Session, step: int, last: int) -> dict[str, float]:
     """Sets both learning rates of the coming step and returns them."""
     training = session.config.training
@@ -249,5 +257,5 @@ def _save(session: Session, step: int, epoch: int, epoch_step: int) -> float:
     model, optimizer = session.built.model, session.built.optimizer
     if epoch_step == session.reader.steps_per_epoch and session.following is None:
         epoch, epoch_step = epoch + 1, 0
-    state = training_state(model, optimizer) | session.left_out.update(session.reader, session.report.line)
+    state = training_state(model, optimizer) | session.left_out.state
     return session.checkpointer.save(state, step=step, epoch=epoch, epoch_step=epoch_step)

@@ -5,6 +5,7 @@ The list belongs to the run: it is handed to the reader of the next start, so th
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from configs.schema import DataConfig
 from trainer.data.faults import DataError, StorageUnavailable
 from trainer.data.manifest import RowGroup
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,22 @@ class Quarantine:
         entry = Quarantined(group.file.path, group.place, group.rows, str(error).splitlines()[0])
         with self._lock:
             self._entries[entry.file, entry.row_group] = entry
-            rows = sum(entry.rows for entry in self._entries.values())
+        _log.warning("left out: %s", entry.reason)
+        self._refuse_too_many(error)
+
+    def take_in(self, entries: Sequence[Quarantined]) -> None:
+        """Leaves out what other ranks have.
+
+        Raises:
+            DataError: together they are beyond the limit.
+        """
+        with self._lock:
+            self._entries |= {(entry.file, entry.row_group): entry for entry in entries}
+        if entries:
+            self._refuse_too_many(DataError(f"{entries[-1].reason}\nRestore the files, or raise the limit."))
+
+    def _refuse_too_many(self, error: DataError | StorageUnavailable) -> None:
+        rows = sum(entry.rows for entry in self.entries)
         if rows > self._limit * self.rows:
             raise type(error)(
                 f"{rows:,} of {self.rows:,} rows cannot be read, more than data.max_quarantined_fraction="

@@ -108,6 +108,25 @@ class Reader:
         """The row groups that were left out, the ones given at the start among them."""
         return self._quarantine.entries
 
+    def leave_out(self, entries: Sequence[Quarantined]) -> None:
+        """Takes in what other ranks have left out.
+
+        Raises:
+            DataError: together it is more than data.max_quarantined_fraction.
+        """
+        self._quarantine.take_in(entries)
+
+    @property
+    def rows_left_out(self) -> int:
+        """Rows that an epoch of this rank's lanes lacks, as far as is known."""
+        if not self._quarantine.entries:
+            return 0
+        groups = self.manifest.row_groups
+        lanes = ((segment, lane) for segment in range(len(self._order.segments)) for lane in self._layout.lanes)
+        picks = (self._order.picks(0, segment, lane, 0, self.manifest.rows) for segment, lane in lanes)
+        runs = (run for lane in picks for pick in lane for run in pick.runs)
+        return sum(run.stop - run.start for run in runs if groups[run.row_group] in self._quarantine)
+
     def batches(self, epoch: int, step: int = 0) -> BatchIterator:
         """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
         prefetcher = Prefetcher(

@@ -28,16 +28,31 @@ class LeftOut:
         self._ranks = Agreement()
         self.entries = [Quarantined(**entry) for entry in checkpoint.extra.get(_KEY, [])] if checkpoint else []
 
-    def update(self, reader: Reader, say: Callable[[str], None]) -> dict[str, Any]:
-        """Takes in what any rank's reader has left out; returns the list as a part of a checkpoint's state."""
+    @property
+    def rows(self) -> int:
+        """Rows of all that is left out."""
+        return sum(entry.rows for entry in self.entries)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The list as a part of a checkpoint's state."""
+        return {_KEY: [asdict(entry) for entry in self.entries]}
+
+    def update(self, reader: Reader, say: Callable[[str], None]) -> None:
+        """Takes in what any rank's reader has left out; from now on all leave it out.
+
+        Raises:
+            DataError: on all ranks, if together it is more than data.max_quarantined_fraction.
+        """
         known = {(entry.file, entry.row_group): entry for entry in self.entries}
-        found = [entry for entries in self._ranks.gather(list(reader.quarantined)) for entry in entries]
-        new = [entry for entry in found if (entry.file, entry.row_group) not in known]
-        for entry in new:
+        mine = [entry for entry in reader.quarantined if (entry.file, entry.row_group) not in known]
+        found = {(entry.file, entry.row_group): entry for entries in self._ranks.gather(mine) for entry in entries}
+        if not found:
+            return
+        for entry in found.values():
             say(f"left out: {entry.file}, row group {entry.row_group}, {entry.rows:,} rows: {entry.reason}")
-            known[entry.file, entry.row_group] = entry
+        known |= found
         self.entries = [known[key] for key in sorted(known)]
-        listed = [asdict(entry) for entry in self.entries]
-        if new and self._ranks.rank == 0:
-            write_json(self._run.quarantined, listed)
-        return {_KEY: listed}
+        if self._ranks.rank == 0:
+            write_json(self._run.quarantined, self.state[_KEY])
+        reader.leave_out(list(found.values()))

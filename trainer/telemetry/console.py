@@ -36,8 +36,9 @@ def eval_table(record: EvalRecord) -> str:
     """A line on the evaluation, then a row a task with the metrics that any task has."""
     metrics = [m for m in COLUMNS if any(m in values for values in record.tasks.values())]
     speed = count(record.rows / record.seconds) if record.seconds > 0 else "-"
+    missing = f" ({record.quarantined_rows:,} could not be read)" if record.quarantined_rows else ""
     title = (
-        f"evaluation at step {record.step:,}  loss {record.loss:.4f}  {record.rows:,} rows"
+        f"evaluation at step {record.step:,}  loss {record.loss:.4f}  {record.rows:,} rows{missing}"
         f"  {duration(record.seconds)}  {speed} ex/s"
     )
     rows = [["task", *metrics]]

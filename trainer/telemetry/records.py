@@ -65,6 +65,7 @@ class EvalRecord:
     gates: Mapping[str, GateUse] = field(default_factory=dict)
     curves: Mapping[str, TaskCurves] = field(default_factory=dict)  # of binary tasks
     sample: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # prediction and label of the first row
+    quarantined_rows: int | None = None  # that could not be read; None where that stops a run
 
     kind = "eval"
 
@@ -73,6 +74,8 @@ class EvalRecord:
         values = {"total/loss": self.loss} | _task_scalars(self.tasks)
         if self.seconds > 0:
             values["speed/examples_per_second"] = self.rows / self.seconds
+        if self.quarantined_rows is not None:
+            values["data/quarantined_rows"] = self.quarantined_rows
         values |= {f"calibration_error/{task}": curves.calibration_error for task, curves in self.curves.items()}
         return values | _gate_scalars(self.gates)
 

@@ -22,6 +22,7 @@
     calibration_error/TASK            eval        mean gap between prediction and label over bins (ECE)
     reliability/TASK                  eval        picture: mean label over mean prediction
     pr/TASK                           eval        precision and recall at 127 thresholds
+    data/quarantined_rows             both        rows that could not be read; with data.on_error: quarantine
     checkpoint/stall_seconds          train       time a save held training up, and other tags of StepRecord.extra
 
 The text tab has the config and the sharding plan, the hparams tab the run's settings beside its last evaluation.

@@ -143,16 +143,15 @@ class Evaluation:
         self._rows += _rows(outputs.weights)
         self._first = self._first or outputs
 
-    def close(self, step: int, epoch: int) -> EvalRecord:
-        """The record, the same on every rank but for its sample."""
+    def close(self, step: int, epoch: int, quarantined_rows: int | None = None) -> EvalRecord:
+        """The record, the same on every rank but for its sample. quarantined_rows: over all ranks."""
         tasks, gates = self._metrics.compute(self.group), self._gates.compute(self.group)
         binary = [name for name in tasks if name in self._metrics.binary]
         curves = {name: task_curves(*self._metrics.kept(name)[:3], self.group) for name in binary}
         rows = int(sum_over_ranks(self._rows, self.group))
         seconds = time.perf_counter() - self._began
-        return EvalRecord(
-            step, epoch, _total(tasks, self._weights), tasks, rows, seconds, gates, curves, self._sample()
-        )
+        loss, sample = _total(tasks, self._weights), self._sample()
+        return EvalRecord(step, epoch, loss, tasks, rows, seconds, gates, curves, sample, quarantined_rows)
 
     def _sample(self) -> dict[str, tuple[float, float]]:
         """Prediction and label of this rank's first row; NaN where the label is missing."""
