@@ -47,14 +47,19 @@ def refuse(kind: pa.DataType, where: str, wanted: str, remedy: str) -> NoReturn:
 def flatten(array: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     """The elements [N] of a column of R rows, and how many each row has (int32 [R]).
 
-    A null list has none. A scalar column is one element a row, a null among them a null element.
+    A null list has none. A scalar column is one element a row, a null among them a null element: `one_each` tells.
     """
     if pt.is_list(array.type) or pt.is_large_list(array.type):
         return _flatten_offsets(array)
     if is_list(array.type):
         lengths = pc.fill_null(pc.list_value_length(array), 0)  # pyright: ignore[reportAttributeAccessIssue]
         return _plain(array.flatten()), lengths.to_numpy(zero_copy_only=False).astype(np.int32)
-    return _plain(array), np.ones(len(array), np.int32)
+    return _plain(array), np.broadcast_to(np.int32(1), len(array))
+
+
+def one_each(lengths: npt.NDArray[np.int32]) -> bool:
+    """Whether `lengths` are those that `flatten` gives a scalar column: one number that takes no memory."""
+    return lengths.strides == (0,)
 
 
 def _flatten_offsets(array: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int32]]:

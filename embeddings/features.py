@@ -18,7 +18,7 @@ import pyarrow as pa
 from configs import choices
 from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
-from embeddings.arrow import flatten, floats, is_list, refuse, single_array, valid_mask
+from embeddings.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
 
 Feature = SparseFeature | DenseFeature
 
@@ -110,7 +110,8 @@ class FeatureTransforms:
         else:
             rows = self._transforms[name](values, f"{where}: column {column!r}")
         numbers = None if weights is None else _weights(weights, f"{where}: column {feature.weights!r}")
-        return _drop_misses(Ragged(rows, lengths, numbers))
+        bags = Ragged(rows, lengths, numbers)
+        return _drop_misses(bags) if feature.out_of_range == "drop" else (bags, 0)
 
     def _matrix(self, table: pa.Table, where: str) -> npt.NDArray[np.float32]:
         dense = np.empty((table.num_rows, self.dense_width), np.float32)
@@ -193,6 +194,8 @@ def _dense_numbers(column: pa.ChunkedArray, feature: DenseFeature, what: str) ->
     if pa.types.is_null(array.type):
         return np.full((len(array), feature.width), feature.default)
     values, lengths = flatten(array)
+    if feature.width == 1 and one_each(lengths):
+        return floats(values, feature.default, what).reshape(-1, 1)
     given = valid_mask(array) if is_list(array.type) and array.null_count else np.ones(len(array), np.bool_)
     wrong = (lengths != feature.width) & given
     if wrong.any():
