@@ -134,6 +134,16 @@ def tasks_can_learn(config: Config) -> Iterator[Mistake]:
             yield Mistake(("tasks", name, "output"), message, also=(("tasks", name, "loss"),))
 
 
+def side_towers_are_fed(config: Config) -> Iterator[Mistake]:
+    for name, task in config.tasks.items():
+        path = ("tasks", name, "tower_features")
+        for feature in task.tower_features:
+            if feature not in config.features:
+                yield Mistake(path, f"{feature} is no feature; {did_you_mean(feature, list(config.features))}")
+        if len(set(task.tower_features)) < len(task.tower_features):
+            yield Mistake(path, "names a feature twice")
+
+
 FEATURE_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     names_are_plain,
     tables_are_found,
@@ -146,4 +156,5 @@ FEATURE_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     bags_are_sound,
     features_differ,
     tasks_can_learn,
+    side_towers_are_fed,
 )

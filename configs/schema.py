@@ -93,10 +93,12 @@ class DataConfig(Section):
     )
     verify_checksums: bool = Field(default=True, description="Verify Parquet page checksums where they were written.")
     widen_types: bool = Field(
-        False, description="Let a column be narrower in some files: int32 and int64, float and double."
+        default=False, description="Let a column be narrower in some files: int32 and int64, float and double."
     )
     read_timeout_s: PositiveFloat = Field(
-        default=120, description="Seconds after which a read is given up and tried once more."
+        default=120,
+        description="Seconds after which a read that hangs is tried once more, and for which a storage that does not "
+        "answer is asked again; then the workers start again from their checkpoint.",
     )
     on_error: Literal["fail", "quarantine"] = Field(
         default="fail",
@@ -371,5 +373,4 @@ class Config(Section):
     @property
     def input_width(self) -> int:
         """Width of what enters the top: the tables of all sparse features, and all dense features."""
-        sparse = sum(self.tables[feature.table].embedding_dim for feature in self.sparse_features.values())
-        return sparse + sum(feature.width for feature in self.dense_features.values())
+        return max(end for _, end in self.input_columns.values())

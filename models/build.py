@@ -6,27 +6,28 @@ import torch
 from torch import nn
 
 from configs import choices
-from configs.schema import ModelConfig, TaskConfig
+from configs.schema import Config, ModelConfig, TaskConfig
 from models.side_towers import WithSideTowers
 
 
-def build_top(
-    model: ModelConfig,
-    tasks: Mapping[str, TaskConfig],
-    input_dim: int,
-    columns: Mapping[str, tuple[int, int]] | None = None,
-) -> nn.Module:
+def build_top(model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> nn.Module:
     """The top `model.top` for inputs [B, input_dim]; `models.tops` says what it returns.
 
-    `columns` says which columns [start, end) of the input are which feature's (`Config.input_columns`), for tasks with
-    `tower_features`.
+    Raises:
+        UserError: models/tops has no such module, or a funnel leads nowhere.
+    """
+    return choices.load("models.tops", model.top).build(model, tasks, input_dim)
+
+
+def top_of(config: Config) -> nn.Module:
+    """The top of a run, for inputs [B, config.input_width]; with side towers where tasks have `tower_features`.
 
     Raises:
-        UserError: models/tops has no such module, a tower's feature is none, or a funnel leads nowhere.
+        UserError: as `build_top`.
     """
-    top = choices.load("models.tops", model.top).build(model, tasks, input_dim)
-    if any(task.tower_features for task in tasks.values()):
-        return WithSideTowers(top, model, tasks, columns or {})
+    top = build_top(config.model, config.tasks, config.input_width)
+    if any(task.tower_features for task in config.tasks.values()):
+        return WithSideTowers(top, config)
     return top
 
 

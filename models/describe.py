@@ -4,14 +4,13 @@ Only the dense part; the tables are reported where they are planned. Works for a
 from running a copy without memory (on the meta device) and watching every module that owns parameters.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from configs.schema import ModelConfig, TaskConfig
-from models.build import build_top
+from configs.schema import Config
+from models.build import top_of
 from models.parallel import ParallelLinear, WideLinear
 
 _BATCH = 104_729  # a prime that no width equals: where it shows up in a shape is the batch
@@ -27,16 +26,11 @@ class Layer:
     parameters: int
 
 
-Columns = Mapping[str, tuple[int, int]]
-
-
-def layers(
-    model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, columns: Columns | None = None
-) -> list[Layer]:
-    """Every layer of the top for inputs [B, input_dim]; the arguments are those of `models.build.build_top`."""
+def layers(config: Config) -> list[Layer]:
+    """Every layer of the run's top."""
     with torch.device("meta"):
-        top = build_top(model, tasks, input_dim, columns)
-        x = torch.empty(_BATCH, input_dim)
+        top = top_of(config)
+        x = torch.empty(_BATCH, config.input_width)
     found: list[Layer] = []
     for name, module in top.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -46,18 +40,16 @@ def layers(
     return found
 
 
-def describe(
-    model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int, columns: Columns | None = None
-) -> str:
+def describe(config: Config) -> str:
     """A table of `layers` with a head, a total, and a legend of the shapes."""
-    found = layers(model, tasks, input_dim, columns)
+    found, tasks = layers(config), config.tasks
     total = sum(layer.parameters for layer in found)
-    rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {input_dim}]", "")]
+    rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {config.input_width}]", "")]
     rows += [(layer.name, layer.computes, layer.shape, f"{layer.parameters:,}") for layer in found]
     rows += [("logits", "", f"[B, {len(tasks)}]", ""), ("total", "", "", f"{total:,}")]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
-    head = f"{model.top}: {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'} ({', '.join(tasks)})"
+    head = f"{config.model.top}: {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'} ({', '.join(tasks)})"
     legend = (
         'B: rows of a batch. "4 x (64 -> 32)": four networks side by side, each from 64 numbers to 32.\n'
         'Layers called "first: ..." run as one product.'

@@ -6,59 +6,37 @@ A shallow network of the task's own over these features alone, whose logit is ad
 Shapes: B batch, D input width, T tasks.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from configs import choices
-from configs.errors import UserError
-from configs.schema import ModelConfig, TaskConfig
+from configs.schema import Config
 from models.parallel import activation
 
 _HIDDEN = 16
 
 
 class WithSideTowers(nn.Module):
-    """A top, x [B, D] -> (logits [B, T], gates), with side towers for the tasks that have `tower_features`.
+    """A top, x [B, D] -> (logits [B, T], gates), with side towers for the tasks that have `tower_features`."""
 
-    `columns` says which columns [start, end) of x are which feature's.
-
-    Raises:
-        UserError: a tower's feature is none.
-    """
-
-    def __init__(
-        self,
-        top: nn.Module,
-        model: ModelConfig,
-        tasks: Mapping[str, TaskConfig],
-        columns: Mapping[str, tuple[int, int]],
-    ) -> None:
+    def __init__(self, top: nn.Module, config: Config) -> None:
         super().__init__()
         self.top = top
-        self.columns = {name: _columns_of(name, task, columns) for name, task in tasks.items()}
+        columns, tasks = config.input_columns, config.tasks
+        self.spans = {name: [columns[feature] for feature in task.tower_features] for name, task in tasks.items()}
+        """Of each task, the columns [start, end) of x that its side tower sees."""
         self.side = nn.ModuleDict()
-        for name, spans in self.columns.items():
+        for name, spans in self.spans.items():
             if spans:
                 width = sum(end - start for start, end in spans)
-                layers = nn.Linear(width, _HIDDEN), activation(model.activation), nn.Linear(_HIDDEN, 1)
+                layers = nn.Linear(width, _HIDDEN), activation(config.model.activation), nn.Linear(_HIDDEN, 1)
                 self.side[name] = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits, gates = self.top(x)
         columns = []
-        for index, (name, spans) in enumerate(self.columns.items()):
+        for index, (name, spans) in enumerate(self.spans.items()):
             column = logits[:, index : index + 1]
             if spans:
                 column = column + self.side[name](torch.cat([x[:, start:end] for start, end in spans], dim=1))
             columns.append(column)
         return torch.cat(columns, dim=1), gates
-
-
-def _columns_of(name: str, task: TaskConfig, columns: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
-    for feature in task.tower_features:
-        if feature not in columns:
-            there = choices.did_you_mean(feature, list(columns))
-            raise UserError(f"tasks.{name}.tower_features: {feature!r} is no feature\n{there}")
-    return [columns[feature] for feature in task.tower_features]

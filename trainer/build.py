@@ -14,7 +14,7 @@ from embeddings.plan import Pins, Plan
 from embeddings.planner import plan_tables
 from embeddings.sharding import shard
 from embeddings.tables import build_tables, initialize_tables
-from models.build import build_top
+from models.build import top_of
 from models.fork import attach
 from trainer.collectives import sum_over_ranks
 from trainer.objective import Objective
@@ -49,7 +49,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     assert world is not None, "cluster made the process group"
     plan = plan_tables(tables, config, dist.get_world_size(), local_world_size, device, pins=pins, group=world)
     torch.manual_seed(config.training.seed)
-    top = build_top(config.model, config.tasks, config.input_width, config.input_columns)
+    top = top_of(config)
     objective = Objective(config, dist.get_world_size())
     attach(objective.balance, top, sum_over_ranks)
     if config.training.precision == "bf16":

@@ -57,11 +57,9 @@ def _spread(values: list[float]) -> dict[str, Any]:
 
 
 def _dense_parameters(config: Config) -> int:
-    from models.build import build_top
+    from models.build import top_of
 
-    return sum(
-        p.numel() for p in build_top(config.model, config.tasks, config.input_width, config.input_columns).parameters()
-    )
+    return sum(parameter.numel() for parameter in top_of(config).parameters())
 
 
 def _speeds(config: Config) -> list[float]:

@@ -76,6 +76,8 @@ CASES = [  # check, overrides, where, words
     ("features_differ", ["features.user2={table: user, column: user}"], "features.user2", "equals features.user"),
     ("tasks_can_learn", ["tasks.click.weight=0", "tasks.like.weight=0"], "tasks", "nothing would be learned"),
     ("tasks_can_learn", ["tasks.click.output=identity"], "tasks.click.output", "use auto"),
+    ("side_towers_are_fed", ["tasks.click.tower_features=[hou]"], "tasks.click.tower_features", "did you mean hour?"),
+    ("side_towers_are_fed", ["tasks.like.tower_features=[age, age]"], "tasks.like.tower_features", "twice"),
     ("lanes_carry_the_batch", ["data.global_batch_size=60"], "data.global_batch_size", "use 56 or 64"),
     ("lanes_carry_the_batch", ["data.global_batch_size=4"], "data.global_batch_size", "use 8"),
     ("lanes_carry_the_batch", ["data.generate.train_rows=32"], "data.global_batch_size", "train_rows = 32"),

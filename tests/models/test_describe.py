@@ -5,8 +5,9 @@ from torch import nn
 
 from configs.choices import available
 from configs.schema import ModelConfig, TaskConfig
-from models.build import build_top
+from models.build import top_of
 from models.describe import describe, layers
+from tests.models.configs import config_of
 
 TASKS = {"engagement": TaskConfig(), "click": TaskConfig()}
 
@@ -14,17 +15,17 @@ TASKS = {"engagement": TaskConfig(), "click": TaskConfig()}
 @pytest.mark.parametrize("options", [{}, {"residual": True, "normalization": "layer", "gate_layers": (16, 8)}])
 @pytest.mark.parametrize("top", available("models.tops"))
 def test_parameters_add_up_and_lines_fit(top, options):
-    model = ModelConfig(top=top, **options)
-    total = sum(parameter.numel() for parameter in build_top(model, TASKS, 100).parameters())
-    assert sum(layer.parameters for layer in layers(model, TASKS, 100)) == total
-    text = describe(model, TASKS, 100)
+    config = config_of(ModelConfig(top=top, **options), TASKS, {"x": 100})
+    total = sum(parameter.numel() for parameter in top_of(config).parameters())
+    assert sum(layer.parameters for layer in layers(config)) == total
+    text = describe(config)
     assert f"{total:,}" in text
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
 def test_the_reference_model_layer_by_layer():
-    model = ModelConfig(top="mmoe", gate_layers=(16, 8))
-    got = [(layer.name, layer.computes, layer.shape, layer.parameters) for layer in layers(model, TASKS, 100)]
+    config = config_of(ModelConfig(top="mmoe", gate_layers=(16, 8)), TASKS, {"x": 100})
+    got = [(layer.name, layer.computes, layer.shape, layer.parameters) for layer in layers(config)]
     assert got == [
         ("mixture.first: experts", "4 x (100 -> 64)", "[4, 64, B]", 4 * 64 * 101),
         ("mixture.first: gates", "2 x (100 -> 16)", "[2, 16, B]", 2 * 16 * 101),
@@ -44,5 +45,5 @@ def test_a_top_of_ones_own_is_described_too(monkeypatch):
             super().__init__(nn.Linear(100, 7), nn.Tanh(), nn.Linear(7, 2))
 
     monkeypatch.setattr("models.tops.mmoe.build", Own)
-    lines = describe(ModelConfig(top="mmoe"), TASKS, 100).splitlines()
+    lines = describe(config_of(ModelConfig(top="mmoe"), TASKS, {"x": 100})).splitlines()
     assert any("Linear" in line and "[B, 7]" in line and "707" in line for line in lines)

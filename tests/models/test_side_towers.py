@@ -4,22 +4,25 @@ import pytest
 import torch
 
 from configs.choices import available
-from configs.errors import UserError
-from configs.schema import ModelConfig, TaskConfig
-from models.build import build_top, materialize
+from configs.schema import Config, ModelConfig, TaskConfig
+from models.build import materialize, top_of
 from models.describe import layers
+from tests.models.configs import config_of
 
-COLUMNS = {"user": (0, 6), "position": (6, 8), "hour": (8, 10)}
 TASKS = {"click": TaskConfig(tower_features=("position", "hour")), "like": TaskConfig()}
+
+
+def config(tasks: dict[str, TaskConfig] = TASKS, **model) -> Config:
+    return config_of(ModelConfig(**model), tasks, {"user": 6, "position": 2, "age": 1, "hour": 1})
 
 
 @pytest.mark.parametrize("top", available("models.tops"))
 def test_the_side_logit_is_added_to_its_task(top):
     torch.manual_seed(0)
-    module = build_top(ModelConfig(top=top, expert_layers=(8,)), TASKS, 10, COLUMNS)
+    module = top_of(config(top=top, expert_layers=(8,)))
     x = torch.randn(5, 10)
     plain, _ = module.get_submodule("top")(x)
-    side = module.get_submodule("side.click")(x[:, 6:])
+    side = module.get_submodule("side.click")(x[:, [6, 7, 9]])
     logits, _ = module(x)
     torch.testing.assert_close(logits, torch.cat([plain[:, :1] + side, plain[:, 1:]], dim=1))
     assert side.abs().max() > 0
@@ -29,17 +32,11 @@ def test_the_side_logit_is_added_to_its_task(top):
 
 def test_they_are_built_on_meta_and_described():
     with torch.device("meta"):
-        module = build_top(ModelConfig(), TASKS, 10, COLUMNS)
+        module = top_of(config())
     materialize(module, "cpu")
     total = sum(parameter.numel() for parameter in module.parameters())
-    assert sum(layer.parameters for layer in layers(ModelConfig(), TASKS, 10, COLUMNS)) == total
+    assert sum(layer.parameters for layer in layers(config())) == total
 
 
 def test_without_tower_features_the_top_is_itself():
-    assert not hasattr(build_top(ModelConfig(), {"like": TaskConfig()}, 10, COLUMNS), "side")
-
-
-def test_an_unknown_feature_is_named():
-    tasks = {"click": TaskConfig(tower_features=("positon",))}
-    with pytest.raises(UserError, match=r"click\.tower_features: 'positon' is no feature\ndid you mean position"):
-        build_top(ModelConfig(), tasks, 10, COLUMNS)
+    assert not hasattr(top_of(config({"like": TaskConfig()})), "side")

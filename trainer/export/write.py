@@ -21,7 +21,7 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, Feature, SparseFeature
 from embeddings.features import FeatureTransforms
-from models.build import build_top
+from models.build import top_of
 from models.criterion import Criterion
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Checkpoint
@@ -75,7 +75,7 @@ def export(run_dir: str, out: str | None = None) -> Path:
 def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:
     groups = table_groups(config)
     mapped = MappedWeights(folder / WEIGHTS, config, groups, checkpoint)
-    top = build_top(config.model, config.tasks, config.input_width, config.input_columns).eval()
+    top = top_of(config).eval()
     _load_top(top, mapped.top, checkpoint)
     refusal = _write_programs(folder, config, top, mapped)
     schema = _input_schema(run, config)

@@ -38,9 +38,7 @@ class Report:
         """What the run is, on the text tab."""
         if self.tensorboard is not None:
             self.tensorboard.text("config", dump_config(config))
-            self.tensorboard.text(
-                "model", describe(config.model, config.tasks, config.input_width, config.input_columns)
-            )
+            self.tensorboard.text("model", describe(config))
             self.tensorboard.text("plan", PlanReport(plan).text)
 
     def write(self, record: Record) -> None:

@@ -37,5 +37,5 @@ def start_up_page(session: Session, run: RunDirectory, start: Position | None) -
         "tensorboard": f"tensorboard --logdir {run.tensorboard}",
         "logs": f"{run.logs / 'latest'}/rank_*.log",
     }
-    structure = describe(config.model, config.tasks, config.input_width, config.input_columns)
+    structure = describe(config)
     return page(facts, f"{structure}\n\n{PlanReport(session.built.plan).text}")

@@ -10,7 +10,7 @@ import torch
 from configs.load import dump_config
 from configs.schema import CheckpointConfig, Config
 from embeddings.tables import build_tables, initialize_tables
-from models.build import build_top
+from models.build import top_of
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.data.manifest import Manifest
 from trainer.run.manifests import keep_manifest
@@ -86,7 +86,7 @@ def save(config: Config, step: int = 7) -> None:
     if tables is not None:
         initialize_tables(tables, config)
         state |= {f"model/tables.{name}": value for name, value in tables.state_dict().items()}
-    top = build_top(config.model, config.tasks, config.input_width)
+    top = top_of(config)
     state |= {f"model/top.{name}": value for name, value in top.state_dict().items()}
     checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", CheckpointConfig(), {"fingerprint": "f"})
     checkpointer.save(state, step=step, epoch=1, epoch_step=3, blocking=True)

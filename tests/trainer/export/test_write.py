@@ -12,7 +12,7 @@ from torch._inductor import config as inductor
 from configs.errors import UserError
 from embeddings.features import FeatureTransforms
 from embeddings.kjt import to_kjt
-from models.build import build_top
+from models.build import top_of
 from tests.trainer.export.exported_runs import DENSE, SPARSE, make_run, rows, save
 from trainer.build import build
 from trainer.checkpoint.checkpointer import Checkpointer
@@ -33,9 +33,9 @@ def no_compiler():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """A compiled bundle of a run with every kind of feature, and the run's config."""
+    """A compiled bundle of a run with every kind of feature and a side tower, and the run's config."""
     folder = tmp_path_factory.mktemp("compiled")
-    config = make_run(folder)
+    config = make_run(folder, tasks={"click": {"tower_features": ["age", "vector"]}, "watch": {"loss": "mse"}})
     return Bundle(export(config.training.run_dir)), config
 
 
@@ -180,7 +180,7 @@ def test_refusals(tmp_path):
 def test_a_bundle_of_other_weights_is_refused(compiled):
     bundle, config = compiled
     mapped = {name: torch.ones(table.num_embeddings, table.embedding_dim) for name, table in config.tables.items()}
-    top = build_top(config.model, config.tasks, config.input_width).eval()
+    top = top_of(config).eval()
     with pytest.raises(ParityError, match="trainer and bundle differ by"):
         check_parity(bundle, config, mapped, top)
 

@@ -1,0 +1,18 @@
+"""Whole configs for tests of what is made from one: a top with its inputs."""
+
+from collections.abc import Mapping
+
+from configs.schema import Config, ModelConfig, TaskConfig
+
+
+def config_of(model: ModelConfig, tasks: Mapping[str, TaskConfig], widths: Mapping[str, int]) -> Config:
+    """A run with this model, these tasks, and a dense feature of each of these widths."""
+    return Config.model_validate(
+        {
+            "data": {"root": "data"},
+            "features": {name: {"width": width} for name, width in widths.items()},
+            "model": model,
+            "tasks": dict(tasks),
+            "training": {"run_dir": "runs/x"},
+        }
+    )
