@@ -85,16 +85,25 @@ def schema_differences(manifest: Manifest) -> list[str]:
         for field in manifest.schemas[file.schema]:
             files.setdefault(field.name, {}).setdefault(str(kind(field.type)), []).append(file.path)
     lines = []
+    missing: dict[tuple[str, ...], list[str]] = {}  # files -> columns
     for column, types in files.items():
         if len(types) > 1:
             shown = ", ".join(f"{name} in {paths[0]}" for name, paths in types.items())
             lines.append(f"column {column!r} has several types: {shown}")
         having = {path for paths in types.values() for path in paths}
-        lacking = [file.path for file in manifest.files if file.path not in having]
-        if lacking:
-            lines.append(f"column {column!r} is missing in {len(lacking):,} files, such as {lacking[0]}")
+        if lacking := tuple(file.path for file in manifest.files if file.path not in having):
+            missing.setdefault(lacking, []).append(column)
+    lines += [
+        f"missing in {len(lacking):,} of {_counted(len(manifest.files), 'file')}, such as {lacking[0]}: "
+        f"{_listed(columns)}"
+        for lacking, columns in missing.items()
+    ]
     more = [f"and {len(lines) - _SHOWN:,} more such differences"] if len(lines) > _SHOWN else []
     return [*lines[:_SHOWN], *more]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def text_of(values: dict[str, Any]) -> str:
@@ -115,7 +124,9 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _lines_of_part(name: str, part: dict[str, Any]) -> list[str]:
-    lines = [f"{name}: {part['files']:,} files, {part['rows']:,} rows, {part['bytes'] / MIB:,.1f} MiB"]
+    lines = [
+        f"{name}: {_counted(part['files'], 'file')}, {_counted(part['rows'], 'row')}, {part['bytes'] / MIB:,.1f} MiB"
+    ]
     if part["rows"]:
         groups = part["row_groups"]
         rows, size = groups["rows"], groups["decoded_bytes"]
@@ -151,8 +162,15 @@ def _row(name: str, column: dict[str, Any]) -> str:
         "" if null_rate is None else f"{null_rate:.1%}",
         _distinct(column),
         "" if mean_length is None else f"{_short(mean_length)} ≤ {_short(column['max_length'])}",
-        *("" if column[key] is None else f"{column[key]:.4g}" for key in ("min", "mean", "max")),
+        *("" if column[key] is None else _number(column[key]) for key in ("min", "mean", "max")),
     ).rstrip()
+
+
+def _number(number: float) -> str:
+    """All digits before the point, or four in all where these are more than ten characters."""
+    whole = f"{number:,.0f}"
+    is_short = float(number).is_integer() or abs(number) >= 1000
+    return whole if is_short and len(whole) <= 10 else f"{number:.4g}"
 
 
 def _distinct(column: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from configs.errors import UserError
 from tests.trainer.data import rows
+from trainer.data import data_report
 from trainer.data.inspect_data import inspect_data
 
 
@@ -108,7 +109,7 @@ def test_schemas_that_differ(tmp_path: Path) -> None:
     text, values = inspected(tmp_path)
     assert values["advice"] == [
         "column 'id' has several types: int64 in train/a.parquet, string in train/b.parquet",
-        "column 'id' is missing in 1 files, such as test/c.parquet",
+        "missing in 1 of 3 files, such as test/c.parquet: id",
     ]
     assert values["parts"]["train"]["columns"]["id"]["type"] == "int64 | string"
     assert values["parts"]["train"]["columns"]["id"]["distinct"] == 4
@@ -166,3 +167,21 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
         inspect_data(str(tmp_path))
     with pytest.raises(UserError, match="is a file"):
         inspect_data(str(tmp_path / "train" / "a.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (0.44123, "0.4412"),
+        (27_284, "27,284"),
+        (13_673.6, "13,674"),
+        (20_220_425, "20,220,425"),
+        (1.6513e12, "1.651e+12"),
+        (-9_999_999.0, "-9,999,999"),
+        (-99_999_999, "-1e+08"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_are_short(number: float, shown: str) -> None:
+    assert data_report._number(number) == shown
