@@ -165,8 +165,8 @@ def fit(session: Session, start: Position) -> End:
     stall, cosines, record = 0.0, {}, None
     saves = ends = stopped = False
     model.train()
+    batches = reader.batches(epoch, epoch_step, 0 if session.following else training.epochs)
     while step < last:
-        batches = reader.batches(epoch, epoch_step)
         while step < last and epoch_step < reader.steps_per_epoch:
             stop = min(last, step + reader.steps_per_epoch - epoch_step, _next_multiple(step, training.evaluate_every))
             # The pipeline reads two batches ahead: it gets no more than it may train before the next evaluation.
@@ -201,13 +201,15 @@ def fit(session: Session, start: Position) -> End:
                 session.report.write(record)
             if saves or ends or stopped:  # after the evaluation, which a resumed run would not repeat
                 stall += _save(session, step, epoch, epoch_step)
-        batches.close()
         if session.following is None:
             epoch, epoch_step = epoch + 1, 0
         elif step < last:
+            batches.close()
             with window.paused():
                 outcome = session.following.wait(reader, session.worker.stops)
             last, stopped = (last if outcome == "more" else step), outcome == "stopped"
+            batches = reader.batches(epoch, epoch_step)
+    batches.close()
     session.profiler.close()
     session.checkpointer.wait()
     if session.validation and not stopped and (record is None or record.step < step):

@@ -19,7 +19,7 @@ from trainer.data.decode import Decoder
 from trainer.data.faults import DataError, StorageUnavailable, until_answered
 from trainer.data.manifest import Manifest
 from trainer.data.order import Order, lanes_of
-from trainer.data.plan import Layout, plan
+from trainer.data.plan import Chunk, Layout, plan
 from trainer.data.prefetch import Prefetcher
 from trainer.data.quarantine import Quarantine, Quarantined
 
@@ -127,10 +127,14 @@ class Reader:
         runs = (run for lane in picks for pick in lane for run in pick.runs)
         return sum(run.stop - run.start for run in runs if groups[run.row_group] in self._quarantine)
 
-    def batches(self, epoch: int, step: int = 0) -> BatchIterator:
-        """The batches of an epoch from `step` on. Reading ahead begins at once, in threads that `close` stops."""
+    def batches(self, epoch: int, step: int = 0, epochs: int = 0) -> BatchIterator:
+        """The batches from `step` of an epoch on, to its end, or to the end of the last of `epochs`.
+
+        Reading ahead begins at once, in threads that `close` stops. It does not stop between epochs, so that only the
+        first one waits for its first windows.
+        """
         prefetcher = Prefetcher(
-            plan(self._order, self._layout, epoch, step),
+            self._chunks(epoch, step, epochs),
             load=self._load,
             give_up=self._give_up,
             assemble=lambda chunk, block: assemble(chunk, self._layout, block, self._buffers),
@@ -140,6 +144,11 @@ class Reader:
             timeout_s=self._data.read_timeout_s,
         )
         return BatchIterator(self, prefetcher, self._layout.names)
+
+    def _chunks(self, epoch: int, step: int, epochs: int) -> Iterator[Chunk]:
+        yield from plan(self._order, self._layout, epoch, step)
+        for later in range(epoch + 1, epochs):
+            yield from plan(self._order, self._layout, later, 0)
 
     def _load(self, number: int, again: Callable[[], None]) -> Block:
         if self.manifest.row_groups[number] in self._quarantine:

@@ -102,6 +102,31 @@ def test_a_seek_equals_a_replay(manifest: Manifest, window: int) -> None:
         assert [rows.check(batch) for batch in rows.reader(manifest, data, 1, 3).batches(2, step)] == replayed[step:]
 
 
+@pytest.mark.parametrize("window", [0, 16])
+def test_epochs_follow_each_other(manifest: Manifest, window: int) -> None:
+    reader = rows.reader(manifest, config(shuffle_window=window))
+    one_by_one = [rows.check(batch) for epoch in (1, 2, 3) for batch in reader.batches(epoch)]
+    batches = list(reader.batches(1, 2, epochs=4))
+    steps = reader.steps_per_epoch
+    assert [rows.check(batch) for batch in batches] == one_by_one[2:]
+    assert [batch.position for batch in batches] == [(1 + n // steps, n % steps) for n in range(2, 3 * steps)]
+
+
+def test_the_next_epoch_is_read_ahead(manifest: Manifest) -> None:
+    """Everything fits in the budget: when the first epoch is used up the second one is there already."""
+    reader = rows.reader(manifest, config())
+    batches = reader.batches(0, epochs=2)
+    for _ in range(reader.steps_per_epoch):
+        next(batches)
+    deadline = time.monotonic() + 10
+    while not (batches._prefetcher._jobs and batches._prefetcher._jobs[-1].batches) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    waited = reader.wait_seconds
+    next(batches)
+    assert reader.wait_seconds - waited < 0.01
+    batches.close()
+
+
 def test_epochs_and_seeds_differ_and_evaluation_is_in_order(manifest: Manifest) -> None:
     data = config(lanes=1, global_batch_size=50)
     shuffled = [[rows.check(batch) for batch in rows.reader(manifest, data).batches(epoch)] for epoch in (0, 1)]
