@@ -154,7 +154,9 @@ def prepare(
 def compare(
     config: ConfigFile,
     overrides: Overrides = None,
-    tops: Annotated[str, typer.Option(help="Names of models/tops, with commas.")] = "shared_bottom,moe,mmoe,ple",
+    tops: Annotated[
+        str, typer.Option(help="Names of models/tops, with commas.")
+    ] = "single_task,shared_bottom,moe,mmoe,ple",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every top.")] = 1,
     part: Annotated[str | None, typer.Option(help="Part to measure on; data.validation if left out.")] = None,
     as_json: Json = False,
