@@ -35,6 +35,7 @@ from trainer.run.run_directory import RunDirectory
 from trainer.run.versions import installed
 from trainer.schedule import learning_rate_factor
 from trainer.telemetry.conflicts import ConflictSampler
+from trainer.telemetry.divergence import refuse_divergence
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.records import EvalRecord
 from trainer.telemetry.report import Report
@@ -185,8 +186,9 @@ def fit(session: Session, start: Position) -> End:
                 if step % training.log_every == 0 or saves or ends:
                     extra = {"checkpoint/stall_seconds": stall, **_left_out(session), **cosines}
                     stepped = window.close(step, epoch, reader.wait_seconds, rates, extra)
-                    objective.observe(stepped.tasks)
                     session.report.write(stepped)
+                    refuse_divergence(stepped, training)
+                    objective.observe(stepped.tasks)
                     stall, cosines = 0.0, {}
                     if step < last and _told_to_stop(session):
                         last, stop, stopped = step, step, True

@@ -1,0 +1,65 @@
+"""Training in BF16 and compiled, on real workers: near FP32, through evaluation, conflict samples and a resume."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.test_train import final_state, relative, small
+from tests.trainer.workers import losses, start_workers, train_on, wait
+from trainer.checkpoint.files import find
+from trainer.run.folder import Folder
+
+OPTIONS = ("model.dropout=0", "training.gradient_cosines_every=4", "checkpoint.every_steps=6")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("precision") / "feed")
+
+
+@pytest.fixture(scope="module")
+def plain(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """The losses in FP32."""
+    run_dir = tmp_path_factory.mktemp("plain") / "run"
+    train_on(small(data, run_dir, *OPTIONS, "training.max_steps=12"), 1)
+    return losses(run_dir)
+
+
+def records(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_bf16_is_near_fp32_and_keeps_weights_in_fp32(data: str, plain: dict[int, float], tmp_path: Path) -> None:
+    options = (*OPTIONS, "training.precision=bf16")
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=6"), 2)
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=12"), 1, resume=True)
+    found = losses(tmp_path / "run")
+    assert list(found) == list(plain)
+    differences = [relative(plain[step], found[step]) for step in plain]
+    assert 1e-6 < max(differences) < 0.02
+    dense = {name: value for name, value in final_state(tmp_path / "run").items() if name.startswith("model/top.")}
+    assert {str(value.dtype) for value in dense.values()} == {"torch.float32"}
+    cosines = [record["gradient_cosine/click-like"] for record in records(tmp_path / "run") if record["step"] == 8][:1]
+    assert -1 <= cosines[0] <= 1
+    assert records(tmp_path / "run")[-1]["auc/click"] > 0
+
+
+def test_compiled_is_equal_to_fp32(data: str, plain: dict[int, float], tmp_path: Path) -> None:
+    train_on(small(data, tmp_path / "run", *OPTIONS, "training.max_steps=12", "training.compile=true"), 1)
+    found = losses(tmp_path / "run")
+    assert max(relative(plain[step], found[step]) for step in plain) < 1e-5
+
+
+def test_a_diverged_run_stops_all_ranks_with_one_message_and_saves_nothing_of_it(data: str, tmp_path: Path) -> None:
+    diverging = ("training.dense_optimizer.kind=sgd", "training.dense_optimizer.learning_rate=1e30")
+    options = ("training.log_every=5", "checkpoint.every_steps=10", "training.max_steps=20", *diverging)
+    config = small(data, tmp_path / "run", *options)
+    assert wait(start_workers(config, 2)) == [1, 1]
+    logs = [(tmp_path / "run" / f"logs/latest/rank_{rank}.log").read_text() for rank in range(2)]
+    messages = [[line for line in log.splitlines() if "training has diverged" in line] for log in logs]
+    assert messages[0] == messages[1]
+    assert len(messages[0]) == 1
+    assert "step 5: the loss of click, like, watch_time is NaN" in messages[0][0]
+    assert "--resume goes on from the newest checkpoint: with lower learning rates" in logs[0]
+    assert find(Folder(tmp_path / "run" / "checkpoints")) == ([], {})
