@@ -12,10 +12,10 @@ from configs.choices import available
 from configs.errors import UserError
 from configs.schema import GenerateConfig
 from trainer.data.generate import generate
-from trainer.data.generators import feed, parse_options, reference, regression
+from trainer.data.generators import criteo, feed, parse_options, reference, regression
 from trainer.data.generators._hashing import factors, mix, zipf
 
-KINDS = ["feed", "reference", "regression"]
+KINDS = ["criteo", "feed", "reference", "regression"]
 
 
 def small(kind, **changes):
@@ -62,7 +62,9 @@ def test_files_have_the_sizes_asked_for_and_checksums(kind, tmp_path):
         assert max(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)) <= 100
         assert metadata.row_group(0).column(0).compression == "ZSTD"
     flipped = bytearray(files[0].read_bytes())
-    flipped[200] ^= 1
+    column = pq.read_metadata(files[0]).row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    flipped[start + column.total_compressed_size - 1] ^= 1  # the end of its last page
     files[0].write_bytes(flipped)
     with pytest.raises(OSError, match="CRC"):
         pq.read_table(files[0], page_checksum_verification=True)
@@ -75,7 +77,7 @@ def test_no_validation_rows_write_no_validation_part(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unknown_option_is_refused_by_name(kind):
-    module = {"feed": feed, "reference": reference, "regression": regression}[kind]
+    module = {"criteo": criteo, "feed": feed, "reference": reference, "regression": regression}[kind]
     with pytest.raises(UserError, match=f"corelation.*{kind}"):
         module.parse({"corelation": 0.5})
 
@@ -98,6 +100,34 @@ def test_a_failed_generation_leaves_nothing(tmp_path):
     with pytest.raises(UserError):
         generate(small("feed", options={"user": 5}), str(tmp_path / "data"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_criteo_has_its_columns_rates_and_cardinalities(tmp_path):
+    options = {"click_rate": 0.2, "conversion_rate": 0.1, "null_rate": 0.1, "max_cardinality": 50, "signal": 0.3}
+    generate(small("criteo", train_rows=20_000, rows_per_file=20_000, options=options), str(tmp_path / "data"))
+    table = read(tmp_path / "data" / "train")
+    assert table.num_columns == 2 + criteo.COUNTS + len(criteo.CARDINALITIES)
+    for number, cardinality in enumerate(criteo.CARDINALITIES, 1):
+        column = table[f"c{number}"]
+        assert len(column.unique().drop_null()) == min(cardinality, 50)
+        assert column.null_count / len(column) == pytest.approx(0.1, abs=0.02)
+    click, conversion = table["label"].to_numpy(), table["conversion"].to_numpy()
+    assert click.mean() == pytest.approx(0.2, abs=0.03)
+    assert (np.isnan(conversion) == (click == 0)).all()
+    assert np.nanmean(conversion) == pytest.approx(0.1, abs=0.05)
+
+
+def test_criteo_ids_tell_clicks(tmp_path):
+    generate(small("criteo", train_rows=20_000, rows_per_file=10_000, options={"signal": 3}), str(tmp_path / "data"))
+    table = read(tmp_path / "data" / "train")
+    clicks, rows = table["label"].to_numpy(), np.arange(table.num_rows)
+    score = np.zeros(table.num_rows)
+    for number in range(1, 27):
+        values, ids = np.unique(table[f"c{number}"].fill_null(0).to_numpy(), return_inverse=True)
+        shown = np.bincount(ids[:10_000], minlength=len(values))
+        clicked = np.bincount(ids[:10_000], clicks[:10_000], minlength=len(values))
+        score += ((clicked + 10 * clicks.mean()) / (shown + 10))[ids]
+    assert auc(score[rows >= 10_000], clicks[rows >= 10_000]) > 0.6
 
 
 def test_feed_has_days_lists_nulls_and_rates(tmp_path):
