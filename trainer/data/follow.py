@@ -14,7 +14,7 @@ import pyarrow.fs as fs
 from configs.errors import UserError
 from trainer.data.faults import unreadable, until_answered
 from trainer.data.manifest import Manifest, partition_key
-from trainer.data.scan import list_files, read_footers
+from trainer.data.scan import Look, list_files, read_footers
 from trainer.data.source import Source, file_url, open_source
 
 MARKER = "_SUCCESS"  # the file that Spark and Hadoop write into a folder when it is complete
@@ -27,13 +27,13 @@ class Extended(NamedTuple):
     late: tuple[str, ...]
 
 
-def complete_partitions(root: str, part: str, timeout_s: float) -> Manifest:
+def complete_partitions(root: str, part: str, timeout_s: float, look: Look | None = None) -> Manifest:
     """The manifest of the partitions below `root`/`part` that are complete.
 
     Raises:
         UserError: there is none, the folder cannot be read, or a file is damaged.
     """
-    manifest = extend(Manifest(open_source(root, part).root, (), ()), timeout_s).manifest
+    manifest = extend(Manifest(open_source(root, part).root, (), ()), timeout_s, look).manifest
     if not manifest.rows:
         raise UserError(
             f"{manifest.root} has no complete partition with rows\ndata.follow trains on a folder when it holds a file "
@@ -42,7 +42,7 @@ def complete_partitions(root: str, part: str, timeout_s: float) -> Manifest:
     return manifest
 
 
-def extend(manifest: Manifest, timeout_s: float) -> Extended:
+def extend(manifest: Manifest, timeout_s: float, look: Look | None = None) -> Extended:
     """`manifest` with the partitions that have become complete since, in order.
 
     A partition is complete when it holds a file named _SUCCESS, or when there are files in a later one. Files in
@@ -50,6 +50,7 @@ def extend(manifest: Manifest, timeout_s: float) -> Extended:
 
     Args:
         timeout_s: for which a storage that does not answer is asked again.
+        look: called with the name and the metadata of every new file; may raise.
 
     Raises:
         UserError: the folder cannot be read, or a file is damaged.
@@ -65,7 +66,7 @@ def extend(manifest: Manifest, timeout_s: float) -> Extended:
     taken = [(path, size) for path, size in new if _folder(path) in complete]
     if taken:
         known = [(file.path, file.size) for file in manifest.files]
-        manifest = read_footers(source, known + taken, manifest, timeout_s)
+        manifest = read_footers(source, known + taken, manifest, timeout_s, look)
     return Extended(manifest, tuple(late))
 
 

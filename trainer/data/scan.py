@@ -9,11 +9,12 @@ What the files must hold for a given config is checked in `trainer.data.checks`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.fs as fs
+import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from trainer.data.faults import unreadable, until_answered
@@ -24,8 +25,12 @@ from trainer.data.threads import in_threads
 THREADS = 24  # footers read at once: most of the time is waiting; pyarrow keeps 25 connections to S3
 SUFFIXES = (".parquet", ".parq", ".pq")
 
+Look = Callable[[str, pq.FileMetaData], None]
 
-def build_manifest(root: str, part: str = "", known: Manifest | None = None, timeout_s: float = 120) -> Manifest:
+
+def build_manifest(
+    root: str, part: str = "", known: Manifest | None = None, timeout_s: float = 120, look: Look | None = None
+) -> Manifest:
     """The manifest of the Parquet files below `root`/`part`, hidden ones (. and _) left out.
 
     Args:
@@ -33,13 +38,14 @@ def build_manifest(root: str, part: str = "", known: Manifest | None = None, tim
         part: a folder below it.
         known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
         timeout_s: for which a storage that does not answer is asked again.
+        look: called with the name and the metadata of every file that is read; may raise.
 
     Raises:
         UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
         StorageUnavailable: the storage does not answer.
     """
     source = open_source(root, part)
-    manifest = read_footers(source, list_files(source, timeout_s), known, timeout_s)
+    manifest = read_footers(source, list_files(source, timeout_s), known, timeout_s, look)
     if not manifest.rows:
         raise UserError(
             f"{source.root}: {len(manifest.files)} Parquet files without a row\nCheck data.root and its folders."
@@ -48,15 +54,15 @@ def build_manifest(root: str, part: str = "", known: Manifest | None = None, tim
 
 
 def read_footers(
-    source: Source, found: Sequence[tuple[str, int]], known: Manifest | None, timeout_s: float = 120
+    source: Source, found: Sequence[tuple[str, int]], known: Manifest | None, timeout_s: float, look: Look | None
 ) -> Manifest:
-    """The manifest of the files `found`, paths and sizes; those of `known` are not read again."""
+    """The manifest of the files `found`, paths and sizes; those of `known` are not read again, nor looked at."""
     earlier = {(file.path, file.size): file for file in known.files} if known else {}
     schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
     unread = [(path, size) for path, size in found if (path, size) not in earlier]
     files = [earlier[entry] for entry in found if entry in earlier]
     for entry, schema in in_threads(
-        partial(_scan, source, timeout_s), [path for path, _ in unread], THREADS, 2 * timeout_s
+        partial(_scan, source, timeout_s, look), [path for path, _ in unread], THREADS, 2 * timeout_s
     ):
         files.append(_with_schema(entry, schema, schemas))
     return Manifest(source.root, tuple(ordered(files)), tuple(schemas))
@@ -103,9 +109,11 @@ def is_hidden(path: str) -> bool:
     return any(name.startswith((".", "_")) for name in path.split("/"))
 
 
-def _scan(source: Source, timeout_s: float, path: str) -> tuple[DataFile, pa.Schema]:
+def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> tuple[DataFile, pa.Schema]:
     footer = until_answered(partial(_footer, source, path), timeout_s)
     metadata = footer.metadata
+    if look is not None:
+        look(file_url(source.root, path), metadata)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     rows = tuple(group.num_rows for group in groups)
     size = sum(group.total_byte_size for group in groups)

@@ -19,6 +19,7 @@ from trainer.data.checks import check_manifest
 from trainer.data.faults import StorageUnavailable
 from trainer.data.follow import extend
 from trainer.data.manifest import Manifest
+from trainer.data.ranges import Ranges
 from trainer.data.reader import Reader
 from trainer.data.scan import describe
 from trainer.run.manifests import keep_manifest
@@ -46,6 +47,7 @@ class Following:
         """say: prints a line, on rank 0."""
         self._run, self._config, self._say = run, config, say
         self._ranks = Agreement()
+        self._ranges = Ranges(config.tasks, config.data.weight_column)
         self._told: set[str] = set()
         self._next_look = 0.0
 
@@ -85,7 +87,7 @@ class Following:
 
     def _look(self, manifest: Manifest) -> _News | None:
         try:
-            grown, late = extend(manifest, self._config.data.read_timeout_s)
+            grown, late = extend(manifest, self._config.data.read_timeout_s, self._ranges)
             if len(grown.files) > len(manifest.files):
                 check_manifest(grown, FeatureTransforms(self._config.features, self._config.tables), self._config)
         except StorageUnavailable as error:
