@@ -36,7 +36,7 @@ class Section(BaseModel):
 class GenerateConfig(Section):
     """Synthetic data that the `generate` command writes, and `train` too when `data.root` does not exist."""
 
-    kind: str = Field(default="feed", description="A module of trainer/data/generators: feed, criteo, reference, regression.")
+    kind: str = Field(default="feed", description="A module of trainer/data/generators, as feed or criteo.")
     train_rows: PositiveInt = Field(default=200_000, description="Rows of the training part.")
     validation_rows: NonNegativeInt = Field(default=20_000, description="Rows of the validation part; 0 writes none.")
     rows_per_file: PositiveInt = Field(default=50_000, description="Rows of one Parquet file.")
