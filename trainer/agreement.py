@@ -3,6 +3,7 @@
 A group of its own may be used by a background thread while the training step uses the default one.
 """
 
+import weakref
 from datetime import timedelta
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ class Agreement:
             made = dist.new_group(ranks, timeout=timeout, backend="gloo")
             assert isinstance(made, dist.ProcessGroup), "this rank is in the group"
             self.group = made
+            # A process may train many runs. A background thread that still agrees keeps its group alive.
+            weakref.finalize(self, _destroy, made).atexit = False
             self.rank, self.world_size = dist.get_rank(self.group), len(ranks)
 
     @property
@@ -47,3 +50,8 @@ class Agreement:
         values = [value]
         dist.broadcast_object_list(values, src=dist.get_global_rank(self.group, 0), group=self.group)
         return values[0]
+
+
+def _destroy(group: dist.ProcessGroup) -> None:
+    if dist.is_initialized():  # and if not, it went with the default group
+        dist.destroy_process_group(group)

@@ -7,6 +7,7 @@ imported on the workers alone: they need torchrec, which takes ten seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from configs.resume import compare
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
 from trainer.checkpoint.files import find
-from trainer.compare import Result, comparison, variant
+from trainer.compare import Result, comparison, variant, write_dashboard
 from trainer.data.checks import check_manifest
 from trainer.data.follow import complete_partitions
 from trainer.data.generate import generate
 from trainer.data.manifest import Manifest
+from trainer.data.ranges import Ranges
 from trainer.data.reweighting import settle, without
 from trainer.data.scan import build_manifest, exists
 from trainer.run.environment import environment
@@ -43,7 +45,7 @@ def train_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> dic
     run = RunDirectory(config.training.run_dir)
     with run.lock():
         config = prepare_run(config, resume=resume, overwrite=overwrite, say=say)
-        result = _launch(_train, config, config, run, say)
+        result = _launch(_train, config, config, run.path, "logs/latest", say)
     if result["stopped"]:
         raise RunFailed(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
     say(f"done: {run}")
@@ -74,16 +76,21 @@ def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None, 
     mistakes = [f"model.top={each.model.top}: {mistake.message}" for each in variants for mistake in check(each)]
     if mistakes:
         raise UserError("\n".join(dict.fromkeys(mistakes)))
-    for each in variants:
-        is_there = RunDirectory(each.training.run_dir).is_used
-        prepare_run(each, resume=is_there, overwrite=False, say=say)
-        _measured_on(RunDirectory(each.training.run_dir), each, part)
-    first = RunDirectory(variants[0].training.run_dir)
-    tasks = _launch(_train_all, (variants, part), config, first, say)
-    if len(tasks) < len(variants):
-        raise RunFailed(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command goes on from there")
-    results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
-    return comparison(results, part)
+    with ExitStack() as locks:
+        for run_dir in (config.training.run_dir, *(each.training.run_dir for each in variants)):
+            locks.enter_context(RunDirectory(run_dir).lock())
+        for place, each in enumerate(variants):
+            run = RunDirectory(each.training.run_dir)
+            variants[place] = prepare_run(each, resume=run.is_used, overwrite=False, say=say)
+            _measured_on(run, each, part)
+        folder = Path(config.training.run_dir)
+        tasks = _launch(_train_all, (variants, part), config, folder, "*/logs/latest", say)
+        if len(tasks) < len(variants):
+            raise RunFailed(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command goes on from there")
+        results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
+        write_dashboard(results, folder / "tensorboard")
+    text, values = comparison(results, part)
+    return f"{text}\nside by side: tensorboard --logdir {folder / 'tensorboard'} (the HPARAMS tab)", values
 
 
 def check_run(config: Config) -> str:
@@ -106,7 +113,7 @@ def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None, say: S
         config = config.model_copy(update={"launch": config.launch.model_copy(update={"workers": workers})})
     part = part or config.data.validation
     _measured_on(run, config, part)
-    result = _launch(_measure, (config, part), config, run, say)
+    result = _launch(_measure, (config, part), config, run.path, "logs/evaluate", say)
     return result["text"], {"tasks": result["tasks"]}
 
 
@@ -154,8 +161,9 @@ def _check(config: Config, part: str) -> Manifest:
     features = FeatureTransforms(config.features, config.tables)
     data = config.data
     find_files = complete_partitions if data.follow and part == data.train else build_manifest
-    manifest = find_files(data.root, part, timeout_s=data.read_timeout_s)
     tasks = config.tasks if part == data.train else without(config.tasks)
+    look = Ranges(tasks, data.weight_column)
+    manifest = find_files(data.root, part, timeout_s=data.read_timeout_s, look=look)
     check_manifest(manifest, features, config.model_copy(update={"tasks": tasks}))
     return manifest
 
@@ -181,11 +189,14 @@ def _measured_on(run: RunDirectory, config: Config, part: str) -> None:
         keep_manifest(run, part, _check(config, part))
 
 
-def _launch(function: Callable[[Any, Worker], Any], argument: Any, config: Config, run: RunDirectory, say: Say) -> Any:
+def _launch(
+    function: Callable[[Any, Worker], Any], argument: Any, config: Config, folder: Path, logs: str, say: Say
+) -> Any:
+    """Calls the function on workers. logs: where below `folder` it puts the log of each rank."""
     from cluster.launch import launch
 
-    logs = run.logs / "latest" / "rank_{rank}.log"
-    return launch(function, argument, config.launch, storage=str(run.logs / "ray"), show=say, log_hint=str(logs))
+    hint, storage = folder / logs / "rank_{rank}.log", folder / "logs" / "ray"
+    return launch(function, argument, config.launch, storage=str(storage), show=say, log_hint=str(hint))
 
 
 def _train(config: Config, worker: Worker) -> dict[str, Any]:
@@ -195,19 +206,18 @@ def _train(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def _train_all(argument: tuple[list[Config], str], worker: Worker) -> list[dict[str, Any]]:
-    """One run after the other on the same workers, until told to stop; a run that was finished before is only measured.
-
-    The metrics of each.
-    """
-    from trainer.measure import measure
-    from trainer.train import train
+    """One run after the other on the same workers, until told to stop. The metrics of each."""
+    from trainer.measure import train_and_measure
 
     configs, part = argument
     results = []
-    for config in configs:
-        if train(config, worker)["stopped"]:
+    for number, config in enumerate(configs, start=1):
+        if worker.rank == 0:
+            worker.say(f"run {number} of {len(configs)}: {config.training.run_dir}")
+        tasks = train_and_measure(config, part, worker)
+        if tasks is None:
             break
-        results.append(measure(config, part, worker)["tasks"])
+        results.append(tasks)
     return results
 
 

@@ -1,5 +1,10 @@
-"""One worker's part in the `evaluate` command: the newest checkpoint of a run, measured on a part of the data."""
+"""One worker's part in the `evaluate` command: the newest checkpoint of a run, measured on a part of the data.
 
+And in the `compare` command: runs that are trained first, and neither trained nor measured twice.
+"""
+
+import gc
+import json
 from typing import Any
 
 import torch.distributed as dist
@@ -8,15 +13,18 @@ from cluster.launch import Worker
 from configs.errors import UserError
 from configs.schema import Config
 from embeddings.features import FeatureTransforms
+from trainer.agreement import Agreement
 from trainer.build import build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer
-from trainer.checkpoint.state import training_state
+from trainer.checkpoint.state import config_fingerprint, training_state
 from trainer.evaluate import evaluate
 from trainer.run.logs import redirect_to
 from trainer.run.plans import read_pins
-from trainer.run.run_directory import RunDirectory
+from trainer.run.run_directory import RunDirectory, write_json
 from trainer.telemetry.console import eval_table
-from trainer.train import open_reader
+from trainer.train import open_reader, train
+
+Tasks = dict[str, dict[str, float]]
 
 
 def measure(config: Config, part: str, worker: Worker) -> dict[str, Any]:
@@ -39,3 +47,32 @@ def measure(config: Config, part: str, worker: Worker) -> dict[str, Any]:
     record = evaluate(built, reader, config, device, position.step, position.epoch)
     dist.barrier()
     return {"text": eval_table(record), "tasks": record.tasks}
+
+
+def train_and_measure(config: Config, part: str, worker: Worker) -> Tasks | None:
+    """Trains a run to its end and measures it; None when the driver was told to stop before.
+
+    The metrics stay in the run's result.json, where they are found again after a crash or in a later comparison. What
+    the run took of memory is free again afterwards.
+    """
+    run = RunDirectory(config.training.run_dir)
+    facts = {"config": config_fingerprint(config), "part": part}
+    known = Agreement().from_first(_known(run, facts) if worker.rank == 0 else None)
+    if known is not None:
+        return known
+    if train(config, worker)["stopped"]:
+        return None
+    gc.collect()  # modules and pipelines refer to each other in circles
+    tasks = measure(config, part, worker)["tasks"]
+    if worker.rank == 0:
+        write_json(run.result, facts | {"tasks": tasks})
+    gc.collect()
+    return tasks
+
+
+def _known(run: RunDirectory, facts: dict[str, str]) -> Tasks | None:
+    """The metrics of a run that was measured before, if it was this config on this part."""
+    if not run.result.exists():
+        return None
+    result = json.loads(run.result.read_text())
+    return result["tasks"] if {name: result[name] for name in facts} == facts else None

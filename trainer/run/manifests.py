@@ -1,9 +1,10 @@
 """The manifests of a run, in its manifest.json: which files each part of the data has, fixed at the first start."""
 
+import fcntl
 import json
 
 from trainer.data.manifest import Manifest
-from trainer.run.run_directory import RunDirectory, write_json
+from trainer.run.run_directory import RunDirectory, suppress_missing_locks, write_json
 
 
 def read_manifest(run: RunDirectory, part: str) -> Manifest | None:
@@ -13,8 +14,11 @@ def read_manifest(run: RunDirectory, part: str) -> Manifest | None:
 
 
 def keep_manifest(run: RunDirectory, part: str, manifest: Manifest) -> None:
-    """Fixes the files of `part` for the whole life of the run."""
-    write_json(run.manifest, _read(run) | {part: manifest.to_json()})
+    """Fixes the files of `part` for the whole life of the run. An evaluation may do it beside a run that trains."""
+    with run.manifest_lock.open("w") as lock:
+        with suppress_missing_locks():
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        write_json(run.manifest, _read(run) | {part: manifest.to_json()})
 
 
 def _read(run: RunDirectory) -> dict:

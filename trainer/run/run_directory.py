@@ -41,6 +41,7 @@ class RunDirectory:
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.manifest = self.path / "manifest.json"
+        self.manifest_lock = self.path / ".manifest.lock"
         self.plan_json = self.path / "plan.json"
         self.plan_text = self.path / "plan.txt"
         self.metrics = self.path / "metrics.jsonl"
@@ -50,6 +51,7 @@ class RunDirectory:
         self.profile = self.path / "profile"
         self.quarantined = self.path / "quarantined.json"
         self.export = self.path / "export"
+        self.result = self.path / "result.json"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -116,16 +118,14 @@ class RunDirectory:
         descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress_missing_locks():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
                     f"{self.path} is in use by {os.pread(descriptor, 200, 0).decode() or 'another process'}\n"
                     "wait for it, end it, or take another name: "
                     f"training.run_dir={_free_name(self.path)}"
                 ) from error
-            except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
-                    raise
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             yield
@@ -152,6 +152,16 @@ class RunDirectory:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+@contextmanager
+def suppress_missing_locks() -> Iterator[None]:
+    """Goes on without a lock on a file system that has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def open_run(path: str | Path) -> RunDirectory:

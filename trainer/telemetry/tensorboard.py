@@ -121,6 +121,18 @@ class TensorBoard:
         self.close()
 
 
+def write_hparams(
+    directory: Path, settings: Mapping[str, bool | int | float | str], results: Mapping[str, float]
+) -> None:
+    """A run that is nothing but a row of the hparams tab: settings, and results of which measures of quality count."""
+    shown = {tag: value for tag, value in results.items() if tag.split("/")[0] in QUALITY and math.isfinite(value)}
+    with SummaryWriter(str(directory)) as writer:
+        for summary in hparams(dict(settings), shown):
+            writer._get_file_writer().add_summary(summary)
+        for tag, value in shown.items():
+            writer.add_scalar(tag, value)
+
+
 def _heatmaps(writer: SummaryWriter, record: Record) -> None:
     for level, use in record.gates.items():
         writer.add_image(f"gates/{level}", heatmap(use), record.step, dataformats="HWC")
