@@ -14,7 +14,7 @@ from tests.trainer.data import rows
 from tests.trainer.data.reading_job import read, records
 from trainer.data.scan import build_manifest
 
-CHECKPOINT_EVERY = 4  # steps
+CHECKPOINT_EVERY = 3  # steps: odd, so that no half of the steps is met by every restart
 ROWS = 6000
 
 
