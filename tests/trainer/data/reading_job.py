@@ -11,11 +11,14 @@ from trainer.data.manifest import Manifest
 
 
 def read(manifest: dict, data: dict, rank: int, world_size: int, step: int, log: Path) -> None:
-    """Appends a line of JSON a step, [step, row numbers]: whole or cut off, never mixed."""
+    """Appends a line of JSON a step, [step, row numbers]: whole or cut off, never mixed.
+
+    It counts steps as a trainer does, whatever the batches say of their position.
+    """
     reader = rows.reader(Manifest.from_json(manifest), DataConfig(**data), rank, world_size)
     with open(log, "ab", buffering=0) as file:
-        for batch in reader.batches(1, step):
-            os.write(file.fileno(), json.dumps([batch.position[1], rows.check(batch)]).encode() + b"\n")
+        for number, batch in enumerate(reader.batches(1, step), step):
+            os.write(file.fileno(), json.dumps([number, rows.check(batch)]).encode() + b"\n")
             time.sleep(0.002)
 
 
