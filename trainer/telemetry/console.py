@@ -45,7 +45,14 @@ def eval_table(record: EvalRecord) -> str:
     for task, values in record.tasks.items():
         rows.append([task, *(_cell(metric, values.get(metric)) for metric in metrics)])
     shown = "  ".join(f"{task} {ratio(value)} (label {ratio(label)})" for task, (value, label) in record.sample.items())
-    return "\n".join([title, *table(rows), *([f"  its first row: {shown}"] if shown else [])])
+    return "\n".join([title, *table(rows), *([f"  its first row: {shown}"] if shown else []), *_dead_experts(record)])
+
+
+def _dead_experts(record: EvalRecord) -> list[str]:
+    """A line for each level with experts that no gate uses."""
+    dead = {level: ", ".join(map(str, use.dead)) for level, use in record.gates.items() if use.dead}
+    remedy = "model.gate_dropout and model.gate_noise work against it"
+    return [f"  no gate uses expert {experts} of {level}: {remedy}" for level, experts in dead.items()]
 
 
 def start_up_page(facts: Mapping[str, object], plan: str = "") -> str:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from trainer.telemetry.curves import ReliabilityPoint
 from trainer.telemetry.gates import GateUse
 
-CELL, MARGIN, HEADER = 36, 110, 18
+CELL, MARGIN, HEADER = 36, 110, 40
 PLOT, FRAME = 360, 50  # side of the reliability plot, space left for its scales
 TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 # viridis at five places, from nothing to everything
@@ -17,18 +17,26 @@ COLORS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (2
 
 
 def heatmap(use: GateUse) -> np.ndarray:
-    """[height, width, 3] uint8: a row a gate, a column an expert, each cell its mean weight in percent."""
+    """[height, width, 3] uint8: a row a gate, a column an expert, each cell its mean weight in percent.
+
+    The number of a dead expert is red. A cell is white where a gate cannot see the expert: in PLE, another task's.
+    """
     load = np.asarray(use.load)
     gates, experts = load.shape
-    image = Image.new("RGB", (MARGIN + experts * CELL, HEADER + gates * CELL), "white")
+    image = Image.new("RGB", (max(MARGIN + experts * CELL, 330), HEADER + gates * CELL), "white")
     draw = ImageDraw.Draw(image)
+    draw.text((4, 4), "mean weight in %; a row a task's gate, a column an expert", fill="black")
+    draw.text((MARGIN - 6, HEADER - 9), "expert", fill="black", anchor="rm")
     for e in range(experts):
-        draw.text((MARGIN + e * CELL + CELL // 2, HEADER // 2), str(e), fill="black", anchor="mm")
+        fill, text = ("red", f"{e} dead") if e in use.dead else ("black", str(e))
+        draw.text((MARGIN + e * CELL + CELL // 2, HEADER - 9), text, fill=fill, anchor="mm")
     for g, name in enumerate(use.names):
         top = HEADER + g * CELL
         draw.text((MARGIN - 6, top + CELL // 2), name[:16], fill="black", anchor="rm")
         for e in range(experts):
             left = MARGIN + e * CELL
+            if load[g, e] == 0:
+                continue
             draw.rectangle((left, top, left + CELL - 2, top + CELL - 2), fill=color(float(load[g, e])))
             text = "white" if load[g, e] < 0.6 else "black"
             draw.text((left + CELL // 2, top + CELL // 2), f"{100 * load[g, e]:.0f}", fill=text, anchor="mm")
@@ -46,7 +54,7 @@ def color(share: float) -> tuple[int, int, int]:
 
 
 def reliability_plot(points: Sequence[ReliabilityPoint]) -> np.ndarray:
-    """[360, 360, 3] uint8: mean label over mean prediction, both in log-odds; a dot's area is its share of the rows.
+    """[360, 360, 3] uint8: mean label over mean prediction, both in log-odds; a circle's area is its share of the rows.
 
     On the diagonal predictions are right on average, below it they are too high.
     """
@@ -58,8 +66,10 @@ def reliability_plot(points: Sequence[ReliabilityPoint]) -> np.ndarray:
         draw.text((place(tick), PLOT - FRAME + 10), f"{tick:g}", fill="black", anchor="mm")
         draw.text((FRAME - 6, PLOT - place(tick)), f"{tick:g}", fill="black", anchor="rm")
     draw.line((FRAME, PLOT - FRAME, PLOT - FRAME, FRAME), fill="gray")
-    draw.text((PLOT // 2, PLOT - 14), "mean prediction", fill="black", anchor="mm")
-    draw.text((PLOT // 2, FRAME - 14), "mean label, on the left scale", fill="black", anchor="mm")
+    draw.text((PLOT // 2, PLOT - 14), "mean prediction (a circle's area: share of rows)", fill="black", anchor="mm")
+    draw.text((4, FRAME - 34), "mean label", fill="black")
+    draw.text((FRAME + 6, FRAME + 6), "predicts too little", fill="#999999")
+    draw.text((PLOT - FRAME - 6, PLOT - FRAME - 8), "predicts too much", fill="#999999", anchor="rm")
     for point in points:
         if math.isnan(point.prediction):
             continue

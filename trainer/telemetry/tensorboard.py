@@ -17,21 +17,23 @@
     learning_rate/GROUP               train       dense and sparse
     gate_entropy/LEVEL/GATE           both        mean over rows, 1: all experts alike, 0: always one
     gate_load/LEVEL/GATE/expert_E     both        mean weight of the expert
-    gate_dead_experts/LEVEL           both        experts that no gate uses
+    gate_dead_experts/LEVEL           both        experts that get less than 1% of an equal share from every gate
     gates/LEVEL                       both        the load as a picture, a row a gate
+    gradient_cosine/TASK-TASK         train       sampled, of the shared weights: 1 agree, 0 unrelated, below: fight
     calibration_error/TASK            eval        mean gap between prediction and label over bins (ECE)
     reliability/TASK                  eval        picture: mean label over mean prediction
     pr/TASK                           eval        precision and recall at 127 thresholds
     data/quarantined_rows             both        rows that could not be read; with data.on_error: quarantine
     checkpoint/stall_seconds          train       time a save held training up, and other tags of StepRecord.extra
 
-The text tab has the config and the sharding plan, the hparams tab the run's settings beside its last evaluation.
-Rank 0 writes; the values come from `records`.
+The text tab has this table, the config, the model and the sharding plan, the hparams tab the run's settings beside
+its last evaluation. Rank 0 writes; the values come from `records`.
 """
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import dedent
 from types import TracebackType
 from typing import Self
 
@@ -44,15 +46,20 @@ from trainer.telemetry.pictures import heatmap, reliability_plot
 from trainer.telemetry.records import EvalRecord, Record
 
 QUALITY = ("total", "loss", "ne", "auc", "gauc", "calibration", "calibration_error", "mae", "rmse")
+COMPARED = ("auc", "rmse", "gauc", "ne", "calibration")
+_LEGEND = dedent((__doc__ or "").split("\n\n")[1])  # the table of tags, for whoever meets one
 OVERVIEW = {
     "overview": {
         "loss": ["Multiline", ["total/loss", "loss/.*"]],
         "normalized entropy": ["Multiline", ["ne/.*"]],
-        "AUC": ["Multiline", ["auc/.*"]],
+        "AUC": ["Multiline", ["^auc/.*"]],
+        "AUC inside groups": ["Multiline", ["gauc/.*"]],
         "calibration": ["Multiline", ["calibration/.*"]],
         "examples per second": ["Multiline", ["speed/examples_per_second"]],
         "share of data wait": ["Multiline", ["speed/data_wait_share"]],
         "gate entropy": ["Multiline", ["gate_entropy/.*"]],
+        "dead experts": ["Multiline", ["gate_dead_experts/.*"]],
+        "cosine between tasks' gradients": ["Multiline", ["gradient_cosine/.*"]],
         "memory in GiB": ["Multiline", ["memory/.*"]],
         "learning rate": ["Multiline", ["learning_rate/.*"]],
         "checkpoint": ["Multiline", ["checkpoint/.*"]],
@@ -71,6 +78,7 @@ class TensorBoard:
         self._pictures_due = 0
         if resume_step is None:
             self.train.add_custom_scalars(OVERVIEW)
+            self.text("tags", _LEGEND)
 
     def write(self, record: Record) -> None:
         """All scalars of a record at its step; NaN and infinite ones are left out, the curve has a gap there."""
@@ -124,13 +132,20 @@ class TensorBoard:
 def write_hparams(
     directory: Path, settings: Mapping[str, bool | int | float | str], results: Mapping[str, float]
 ) -> None:
-    """A run that is nothing but a row of the hparams tab: settings, and results of which measures of quality count."""
-    shown = {tag: value for tag, value in results.items() if tag.split("/")[0] in QUALITY and math.isfinite(value)}
+    """A run that is nothing but a row of the hparams tab: settings, and of the results those that one compares."""
+    shown = {tag: results[tag] for tag in sorted(results, key=_rank) if _rank(tag) < len(COMPARED)}
+    shown = {tag: value for tag, value in shown.items() if math.isfinite(value)}
     with SummaryWriter(str(directory)) as writer:
         for summary in hparams(dict(settings), shown):
             writer._get_file_writer().add_summary(summary)
         for tag, value in shown.items():
             writer.add_scalar(tag, value)
+
+
+def _rank(tag: str) -> int:
+    """Place of a result among those that one compares: TensorBoard shows the first five at first."""
+    metric = tag.split("/")[0]
+    return COMPARED.index(metric) if metric in COMPARED else len(COMPARED)
 
 
 def _heatmaps(writer: SummaryWriter, record: Record) -> None:

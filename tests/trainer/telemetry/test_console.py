@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.telemetry.console import count, duration, eval_table, ratio, start_up_page, step_line
+from trainer.telemetry.gates import GateUse
 from trainer.telemetry.memory import Memory
 from trainer.telemetry.records import EvalRecord, StepRecord
 
@@ -126,3 +127,11 @@ def test_counts_are_short_and_close(value):
     shown = float(text[:-1]) * size if size else float(text)
     assert shown == pytest.approx(value, rel=0.006, abs=0.5)
     assert len(text) <= 5
+
+
+def test_dead_experts_are_told_after_an_evaluation():
+    loads = ((0.5, 0.5, 0.0, 0.0),)
+    gates = {"gate": GateUse(("all",), loads, (0.5,), (2, 3)), "other": GateUse(("all",), ((0.5, 0.5),), (1.0,), ())}
+    lines = eval_table(EvalRecord(10, 1, 0.5, {"click": {"loss": 0.5}}, 8, 1.0, gates)).splitlines()
+    assert lines[-1] == ("  no gate uses expert 2, 3 of gate: model.gate_dropout and model.gate_noise work against it")
+    assert "no gate uses" not in "".join(lines[:-1])

@@ -11,12 +11,19 @@ USE = GateUse(("click", "like"), ((0.75, 0.25), (0.0, 1.0)), (0.8, 0.0), ())
 
 def test_the_heatmap_colors_each_cell_by_its_load():
     picture = heatmap(USE)
-    assert picture.shape == (HEADER + 2 * CELL, MARGIN + 2 * CELL, 3)
+    assert picture.shape == (HEADER + 2 * CELL, 330, 3)
     assert picture.dtype == np.uint8
     for gate, loads in enumerate(USE.load):
         for expert, load in enumerate(loads):
             corner = picture[HEADER + gate * CELL + 2, MARGIN + expert * CELL + 2]
-            assert tuple(corner) == color(load)
+            assert tuple(corner) == (color(load) if load else (255, 255, 255))
+
+
+def test_a_dead_expert_is_red():
+    dead = GateUse(("click", "like"), ((0.999, 0.001), (0.999, 0.001)), (0.0, 0.0), (1,))
+    heads = [heatmap(use)[:HEADER].astype(int) for use in (USE, dead)]
+    red = [(head[..., 0] - head[..., 1] > 100).sum() for head in heads]
+    assert red[0] == 0 < red[1]
 
 
 def test_color_runs_from_nothing_to_everything():

@@ -65,7 +65,7 @@ def test_the_overview_has_a_chart_for_each_group(tmp_path):
     tensor = read(tmp_path / "train").Tensors("custom_scalars__config__")[0].tensor_proto
     layout = Layout.FromString(tensor.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
-    assert charts["AUC"] == ["auc/.*"]
+    assert charts["AUC"] == ["^auc/.*"]  # not gauc
     assert charts["loss"] == ["total/loss", "loss/.*"]
 
 
@@ -76,6 +76,7 @@ def test_texts_hparams_and_pictures(tmp_path):
         board.write(eval_record(10))
         board.hparams({"top": "mmoe", "experts": 4}, eval_record(10).scalars())
     train = read(tmp_path / "train")
+    assert b"\n    gate_dead_experts/LEVEL " in train.Tensors("tags/text_summary")[0].tensor_proto.string_val[0]
     assert train.Tensors("config/text_summary")[0].tensor_proto.string_val[0] == b"    data:\n      root: a"
     assert train.Images("gates/gate")[0].height == HEADER + 2 * CELL
     assert not [path for path in (tmp_path / "eval").iterdir() if path.is_dir()], "hparams make no run of their own"
