@@ -19,7 +19,7 @@ def read(manifest: dict, data: dict, rank: int, world_size: int, step: int, log:
     with open(log, "ab", buffering=0) as file:
         for number, batch in enumerate(reader.batches(1, step), step):
             os.write(file.fileno(), json.dumps([number, rows.check(batch)]).encode() + b"\n")
-            time.sleep(0.002)
+            time.sleep(0.01)
 
 
 def records(log: Path) -> dict[int, list[int]]:

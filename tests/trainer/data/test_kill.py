@@ -30,7 +30,7 @@ def attempt(folder: Path, manifest: dict, data: dict, workers: int, step: int, s
     processes = [context.Process(target=read, args=each, daemon=True) for each in arguments]
     for process in processes:
         process.start()
-    until = step + rng.randrange(steps - step + CHECKPOINT_EVERY)
+    until = step + rng.randrange(steps - step + CHECKPOINT_EVERY if step else steps // 2)  # the first never ends alone
     while any(process.is_alive() for process in processes) and min(map(last, logs), default=0) < until:
         time.sleep(0.001)
     time.sleep(rng.random() * 0.01)
