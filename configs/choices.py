@@ -3,22 +3,48 @@
 Adding a choice is adding its file: the package is listed, not registered, and only the chosen module is imported.
 """
 
+import ast
 import difflib
 import importlib
 import importlib.util
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 from configs.errors import UserError
 
+PACKAGES = {
+    "model.top": "models.tops",
+    "tasks.*.loss": "models.losses",
+    "tasks.*.reweight": "trainer.data.reweighting",
+    "training.task_balance": "models.balance",
+    "features.*.transform": "embeddings.transforms",
+    "data.generate.kind": "trainer.data.generators",
+}
+"""Key of the config -> the package whose modules it names."""
+
 
 def available(package: str) -> list[str]:
     """Names of the modules in `package` (such as "models.tops"), without importing them."""
+    modules = pkgutil.iter_modules(_folders(package))
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
+
+
+def described(package: str) -> dict[str, str]:
+    """Name -> what the module says of itself: two paragraphs of its docstring in one. Read, not imported."""
+    texts = {}
+    for name in available(package):
+        source = next(file for folder in _folders(package) if (file := Path(folder) / f"{name}.py").exists())
+        docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+        texts[name] = " ".join(" ".join(docstring.split("\n\n")[:2]).split())
+    return texts
+
+
+def _folders(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     assert spec is not None, package
     assert spec.submodule_search_locations is not None, package
-    modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
-    return sorted(module.name for module in modules if not module.name.startswith("_"))
+    return list(spec.submodule_search_locations)
 
 
 def did_you_mean(name: str, names: list[str]) -> str:

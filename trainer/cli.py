@@ -8,6 +8,7 @@ config errors come at once.
 import json
 import math
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,13 @@ Overrides = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line of standard output.")]
+
+
+def _described(package: str) -> str:
+    """A paragraph for each choice, for help texts."""
+    from configs.choices import described
+
+    return "\n\n".join(f"{name} - {text}" for name, text in described(package).items())
 
 
 def _load(path: Path, overrides: list[str] | None) -> Any:
@@ -56,7 +64,7 @@ def _finite(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-@app.command()
+@app.command(help=f"Train a config; writes its run directory.\n\nmodel.top is one of:\n\n{_described('models.tops')}")
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -64,7 +72,6 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what the run directory holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, print the config, start nothing.")] = False,
 ) -> None:
-    """Train a config; writes its run directory."""
     settings = _load(config, overrides)
     from trainer.jobs import check_run, train_run
 
@@ -185,8 +192,17 @@ def show_config(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG")] = None,
     overrides: Overrides = None,
     json_schema: Annotated[bool, typer.Option("--json-schema", help="The schema, for editors.")] = False,
+    choices: Annotated[
+        bool, typer.Option("--choices", help="What there is to choose by name: tops, losses, ID transforms, ...")
+    ] = False,
 ) -> None:
     """Check a config and print it with every default filled in."""
+    if choices:
+        from configs.choices import PACKAGES
+
+        for key, package in PACKAGES.items():
+            typer.echo(f"{key}\n\n{textwrap.indent(_described(package), '  ')}\n")
+        return
     if json_schema:
         from configs.json_schema import json_schema as schema
 

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from configs.choices import available, did_you_mean, load
+from configs.choices import PACKAGES, available, described, did_you_mean, load
 from configs.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    "package", ["models.tops", "models.losses", "models.balance", "embeddings.transforms", "trainer.data.generators"]
-)
+@pytest.mark.parametrize("package", PACKAGES.values())
 def test_choices_are_the_public_files_of_a_package(package: str) -> None:
     files = (ROOT / package.replace(".", "/")).glob("[!_]*.py")
     assert available(package) == sorted(path.stem for path in files) != []
@@ -36,3 +34,21 @@ def test_loads_by_name_or_suggests_another() -> None:
 def test_did_you_mean_lists_all_when_nothing_is_near() -> None:
     assert did_you_mean("relu6", ["relu", "tanh"]) == "did you mean relu?"
     assert did_you_mean("zzz", ["relu", "tanh"]) == "there are: relu, tanh"
+
+
+@pytest.mark.parametrize("package", PACKAGES.values())
+def test_every_choice_says_what_it_is_for(package: str) -> None:
+    texts = described(package)
+    assert list(texts) == available(package)
+    assert all(len(text) > 40 and "Shapes:" not in text for text in texts.values()), texts
+
+
+def test_help_tells_the_tops_and_their_papers() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "train", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    words = " ".join(done.stdout.split())
+    for top in available("models.tops"):
+        assert f"{top} - " in words
+    for paper in ("Ma et al. 2018", "Tang et al. 2020", "Caruana 1997"):
+        assert paper in words
