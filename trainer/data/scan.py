@@ -137,4 +137,4 @@ def _with_schema(file: DataFile, schema: pa.Schema, schemas: dict[pa.Schema, int
 
 def describe(files: Sequence[DataFile]) -> str:
     """Number of files and rows, for a log line."""
-    return f"{len(files):,} files, {sum(sum(file.rows) for file in files):,} rows"
+    return f"{len(files):,} file{'' if len(files) == 1 else 's'}, {sum(sum(file.rows) for file in files):,} rows"

@@ -25,13 +25,16 @@ def start_up_page(session: Session, run: RunDirectory, start: Position | None) -
     )
     batch, rows = config.data.global_batch_size, reader.manifest.rows
     where = f"step {start.step:,} (epoch {start.epoch}, its step {start.epoch_step:,})" if start else "the beginning"
-    follows = ", and new partitions as they come" if config.data.follow else ""
+    files, steps, epochs = len(reader.manifest.files), reader.steps_per_epoch, config.training.epochs
+    if config.data.follow:
+        data, length = f"{rows:,} rows, {files:,} files, and new partitions as they come", f"{steps:,} steps so far"
+    else:
+        data, length = f"{rows:,} rows a pass, {files:,} files", f"{steps:,} steps an epoch, {epochs} epochs"
     facts = {
         "run": f"{run}  (from {where})",
         "workers": f"{worker.world_size} x {session.device.type}, {worker.local_world_size} on this host",
-        "data": f"{config.data.root}  {rows:,} rows a pass, {len(reader.manifest.files):,} files{follows}",
-        "batch": f"{batch:,} rows a step = {config.data.lanes} lanes x {batch // config.data.lanes:,}, "
-        f"{reader.steps_per_epoch:,} steps an epoch, {config.training.epochs} epochs",
+        "data": f"{config.data.root}  {data}",
+        "batch": f"{batch:,} rows a step = {config.data.lanes} lanes x {batch // config.data.lanes:,}, {length}",
         "model": f"{config.model.top}: {count(dense)} dense parameters; {count(sparse)} in {len(config.tables)} tables",
         "tasks": ", ".join(f"{name} ({task.loss})" for name, task in config.tasks.items()),
         "tensorboard": f"tensorboard --logdir {run.tensorboard}",

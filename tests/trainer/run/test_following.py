@@ -45,7 +45,7 @@ def test_new_partitions_reach_the_reader_and_the_run_directory(tmp_path: Path) -
     assert waiting.wait() == "more"
     assert waiting.reader.manifest.rows == 2 * ROWS
     assert read_manifest(waiting.run, "train") == waiting.reader.manifest
-    assert waiting.said == ["waiting for partitions after day=1", f"new: day=2: 1 files, {ROWS} rows"]
+    assert waiting.said == ["waiting for partitions after day=1", f"new: day=2: 1 file, {ROWS} rows"]
 
 
 def test_patience_ends(tmp_path: Path) -> None:
