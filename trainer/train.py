@@ -21,6 +21,7 @@ from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Position
 from trainer.checkpoint.state import config_fingerprint, training_state
 from trainer.collectives import max_over_ranks
+from trainer.data.batch import Batch
 from trainer.data.quarantine import Quarantined
 from trainer.data.reader import Reader
 from trainer.data.reweighting import without
@@ -172,6 +173,8 @@ def fit(session: Session, start: Position) -> End:
             stop = min(last, step + reader.steps_per_epoch - epoch_step, _next_multiple(step, training.evaluate_every))
             # The pipeline reads two batches ahead: it gets no more than it may train before the next evaluation.
             ahead = islice(batches, stop - step)
+            if session.device.type == "cuda":
+                ahead = map(Batch.pin_memory, ahead)  # so that copies to the GPU overlap with its work
             while step < stop:
                 rates = _set_learning_rates(session, step, last)
                 torch.manual_seed(_step_seed(training.seed, step, session.worker.rank))
