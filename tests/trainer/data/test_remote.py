@@ -117,7 +117,7 @@ def test_a_long_outage_is_nobodys_mistake(store: ObjectStore, manifest: Manifest
     reader, started = rows.reader(manifest, config(read_timeout_s=6, on_error=on_error)), time.monotonic()
     with pytest.raises(StorageUnavailable, match=r"503.*\nThe storage does not answer"):
         list(reader.batches(0))
-    assert 3 < time.monotonic() - started < 25
+    assert 3 < time.monotonic() - started < 60  # it would be for ever
     assert not reader.quarantined
     with pytest.raises(StorageUnavailable):
         build_manifest(store.url("/data"), "train", timeout_s=1)
