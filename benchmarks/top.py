@@ -1,13 +1,13 @@
 """Speed of a training step of the batched MMoE against the same model written as a loop over experts and tasks.
 
-    python -m benchmarks.top [--sizes reference middle large] [--device cpu|cuda] [--compile] [--seconds 3] [--json]
+    python -m benchmarks.top [--sizes reference middle large] [--device cpu|cuda] [--compile] [--seconds 4] [--json]
 
 A step is forward, backward (to the input too: tables need that gradient) and optimizer. The yardstick is a loop over
 `nn.Sequential` experts, gates and towers in FP32 with torch.optim.Adam as it comes; the batched top uses the fused
-Adam that the trainer uses. All variants take turns in the same process, and each one's fastest turn counts, so that a
-busy machine disturbs the ratios little. The share of peak is the step's matrix products (2 FLOPs a multiply-add,
-forward and both backward products) per second, over the fastest large product that this machine runs in the same
-precision on as many threads, by any kernel that torch has.
+Adam that the trainer uses. The share of peak is the step's matrix products (2 FLOPs a multiply-add, forward and both
+backward products) per second, over the fastest large product that this machine runs in the same precision on as many
+threads, by any kernel that torch has. All variants and these products take short turns in the same process, each one's
+fastest turn counts, and on one thread the time is the thread's own, so that a busy machine disturbs the ratios little.
 
 `--json` ends with one object: `<size>_<precision>` is the speed-up over the loop on one thread, and
 `<size>_<precision>_peak_share` the share; the same on all threads ends in `_all_threads`, compiled in `_compiled`.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
+from embeddings.adam import CpuAdam
 from models.build import build_top
 from models.products import product
 
@@ -49,6 +50,7 @@ SIZES = {
     "middle": Size(4096, 512, 4, ModelConfig(num_experts=8, expert_layers=WIDE, tower_layers=(64,))),
     "large": Size(4096, 1024, 8, ModelConfig(num_experts=16, expert_layers=WIDE, tower_layers=(64,))),
 }
+TURN_SECONDS = 0.02
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -107,7 +109,7 @@ def step_of(model: nn.Module, size: Size, precision: str, device: str, *, fused:
     model = model.to(device)
     x = torch.randn(size.batch, size.input_dim, device=device, requires_grad=True)
     labels = torch.randint(0, 2, (size.batch, size.tasks), device=device).float()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True if fused else None)
+    optimizer = trainers_adam(model, device) if fused else torch.optim.Adam(model.parameters(), lr=1e-3)
     is_bf16 = precision == "bf16"
 
     def step() -> None:
@@ -119,6 +121,13 @@ def step_of(model: nn.Module, size: Size, precision: str, device: str, *, fused:
         optimizer.step()
 
     return step
+
+
+def trainers_adam(model: nn.Module, device: str) -> torch.optim.Optimizer:
+    """What embeddings/optimizer.py takes on this device."""
+    if device == "cpu":
+        return CpuAdam(model.parameters(), lr=1e-3)
+    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
 
 def variants(size: Size, device: str, *, compiled: bool) -> dict[str, Step]:
@@ -134,26 +143,32 @@ def variants(size: Size, device: str, *, compiled: bool) -> dict[str, Step]:
 
 
 def fastest(steps: Mapping[str, Step], seconds: float, device: str) -> dict[str, float]:
-    """Seconds of one call of each step in its fastest turn, over turns that together take `seconds` each."""
-    turns, counts = 6, {}
+    """Seconds of one call of each step in its fastest turn.
+
+    Turns are short, so that some of them escape what else the machine does, and go round for `seconds`, three times at
+    least.
+    """
+    counts = {}
     for name, step in steps.items():
         timed(step, 2, device)  # compiles, fills caches
-        counts[name] = max(1, int(seconds / turns / timed(step, 1, device)))
+        counts[name] = max(1, round(TURN_SECONDS / timed(step, 1, device)))
     times = {name: [] for name in steps}
-    for _ in range(turns):
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or len(next(iter(times.values()))) < 3:
         for name, step in steps.items():
             times[name].append(timed(step, counts[name], device))
     return {name: min(values) for name, values in times.items()}
 
 
 def timed(step: Step, count: int, device: str) -> float:
-    """Seconds a call, over `count` calls."""
+    """Seconds a call, over `count` calls: the thread's own where it is the only one, else by the wall's clock."""
+    clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(count):
         step()
     wait(device)
-    return (time.perf_counter() - start) / count
+    return (clock() - start) / count
 
 
 def wait(device: str) -> None:
@@ -161,43 +176,48 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak_flops(precision: str, device: str, seconds: float) -> float:
-    """FLOPs a second of the fastest matrix product found: plain ones of some shapes, and the top's own kernel."""
+def peak_products(device: str) -> tuple[dict[str, Step], dict[str, int]]:
+    """(products, FLOPs) by name, which begins with the precision: large ones, by the kernels that torch has."""
     products: dict[str, Step] = {}
     flops = {}
-    for rows, inner, columns in ((2048, 2048, 2048), (4096, 512, 4096), (4096, 1024, 8192)):
-        dtype = PRECISIONS[precision]
-        a, b = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((rows, inner), (columns, inner)))
-        kernels: dict[str, Step] = {
-            "mm": lambda a=a, b=b: (torch.mm(a, b.t()), None)[1],
-            "product": lambda a=a, b=b: (product(a, b), None)[1],
-        }
-        for name, kernel in kernels.items():
-            products[f"{name} {rows} {inner} {columns}"] = kernel
-            flops[f"{name} {rows} {inner} {columns}"] = 2 * rows * inner * columns
-    times = fastest(products, seconds / len(products), device)
-    return max(flops[name] / times[name] for name in products)
+    for precision, dtype in PRECISIONS.items():
+        for rows, inner, columns in ((2048, 1024, 2048), (4096, 512, 4096)):
+            a, b = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((rows, inner), (columns, inner)))
+            kernels: dict[str, Step] = {
+                "mm": lambda a=a, b=b: (torch.mm(a, b.t()), None)[1],
+                "product": lambda a=a, b=b: (product(a, b), None)[1],
+            }
+            for kernel, call in kernels.items():
+                name = f"{precision} {kernel} {rows} {inner} {columns}"
+                products[name], flops[name] = call, 2 * rows * inner * columns
+    return products, flops
 
 
 def measure(arguments: argparse.Namespace, threads: int, suffix: str) -> dict[str, float]:
     """Speed-ups and shares of peak of all sizes on so many threads; the table goes to standard error."""
     torch.set_num_threads(threads)
     device, result = arguments.device, {}
-    peaks = {precision: peak_flops(precision, device, arguments.seconds) for precision in PRECISIONS}
     where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} {'thread' if threads == 1 else 'threads'}"
-    say(f"\n{where}; peak {', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items())}")
+    say(f"\n{where}")
     say(f"{'size':<11}{'variant':<16}{'ms/step':>10}{'rows/s':>13}{'GFLOP/s':>10}{'of peak':>9}{'speed-up':>10}")
+    products, work = peak_products(device)
+    peaks = dict.fromkeys(PRECISIONS, 0.0)
     for name in arguments.sizes:
         size = SIZES[name]
-        flops = matmul_flops(size)
-        times = fastest(variants(size, device, compiled=arguments.compile), arguments.seconds, device)
-        for variant, seconds in times.items():
+        flops, steps = matmul_flops(size), variants(size, device, compiled=arguments.compile)
+        times = fastest({**steps, **products}, arguments.seconds * len(steps), device)
+        for precision in PRECISIONS:
+            rates = [work[key] / times[key] for key in products if key.startswith(precision)]
+            peaks[precision] = max(peaks[precision], *rates)
+        for variant in steps:
+            seconds = times[variant]
             share = flops / seconds / peaks["bf16" if variant.startswith("bf16") else "fp32"]
             speedup = times["loop"] / seconds
             rate = f"{size.batch / seconds:>13,.0f}{flops / seconds / 1e9:>10,.0f}"
             say(f"{name:<11}{variant:<16}{seconds * 1e3:>10.3f}{rate}{share:>9.0%}{speedup:>9.2f}x")
             result[f"{name}_{variant}{suffix}"] = round(speedup, 3)
             result[f"{name}_{variant}_peak_share{suffix}"] = round(share, 3)
+    say(f"peak {', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items())}")
     return result
 
 
@@ -218,7 +238,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too; minutes on a CPU")
-    parser.add_argument("--seconds", type=float, default=6.0, help="time for each variant")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time for each variant, three turns at least")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     arguments = parser.parse_args()
     keep_freed_memory()

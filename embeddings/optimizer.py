@@ -19,6 +19,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from configs.errors import UserError
 from configs.schema import Config, DenseOptimizer, SparseOptimizer, TrainingConfig
+from embeddings.adam import CpuAdam
 
 _FUSED: dict[str, type[optim.Optimizer]] = {
     "rowwise_adagrad": fused.RowWiseAdagrad,
@@ -121,12 +122,16 @@ def combined_optimizer(model: DistributedModelParallel, training: TrainingConfig
 
 def _dense_optimizer(parameters: Sequence[Any], config: DenseOptimizer) -> optim.Optimizer:
     """torch.optim's, in its fused form: one kernel for all parameters of a device."""
+    on_cpu = parameters[0].device.type == "cpu"
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.kind in ("adam", "adamw") and on_cpu:
+        del shared["fused"]
+        return CpuAdam(parameters, eps=config.eps, decoupled_weight_decay=config.kind == "adamw", **shared)
     if config.kind == "adam":
         return optim.Adam(parameters, eps=config.eps, **shared)
     if config.kind == "adamw":
         return optim.AdamW(parameters, eps=config.eps, **shared)
     if config.kind == "sgd":
         return optim.SGD(parameters, **shared)
-    shared["fused"] = parameters[0].device.type == "cpu"  # torch has a fused Adagrad for CPU alone
+    shared["fused"] = on_cpu  # torch has a fused Adagrad for CPU alone
     return optim.Adagrad(parameters, eps=config.eps, **shared)

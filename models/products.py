@@ -15,7 +15,6 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a [M, K] @ b.T for b [N, K], in any strides, plus bias [M] in every column -> [M, N]. No gradient of its own."""
     if _HAS_ONEDNN and a.dtype == torch.float32 and a.device.type == "cpu":
         result = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-        return result if bias is None else result.add_(bias.unsqueeze(1))
-    if bias is None:
-        return torch.mm(a, b.t())
-    return torch.addmm(bias.unsqueeze(1), a, b.t())
+    else:
+        result = torch.mm(a, b.t())
+    return result if bias is None else result.add_(bias.unsqueeze(1))  # addmm would first copy the bias everywhere
