@@ -1,0 +1,111 @@
+"""The sections `training`, `checkpoint` and `launch`: how a model is trained, kept and spread over machines."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+
+
+class DenseOptimizer(Section):
+    """Optimizer of the top, and of tables that are data-parallel."""
+
+    kind: Literal["adam", "adamw", "sgd", "adagrad"] = Field(
+        default="adam", description="torch.optim's, fused where it can be."
+    )
+    learning_rate: PositiveFloat = Field(default=1e-3, description="After warm-up.")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="As torch.optim defines it for this kind.")
+    eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
+
+
+class SparseOptimizer(Section):
+    """Optimizer of the tables, fused into their backward pass."""
+
+    kind: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(
+        default="rowwise_adagrad", description="rowwise_adagrad keeps one number a row; adam needs CUDA."
+    )
+    learning_rate: PositiveFloat = Field(default=0.05, description="Constant but for warm-up.")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="L2 on the rows that a batch touches.")
+    eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
+
+
+class TrainingConfig(Section):
+    """How long, how fast, how exact, and what to log."""
+
+    run_dir: str = Field(description="Everything that the run writes.")
+    epochs: PositiveInt = Field(default=1, description="Passes over the training part.")
+    max_steps: PositiveInt | None = Field(default=None, description="Stop after so many steps, whatever `epochs` says.")
+    seed: NonNegativeInt = Field(default=0, description="Of initial weights, sample order and dropout.")
+    dense_optimizer: DenseOptimizer = DenseOptimizer()
+    sparse_optimizer: SparseOptimizer = SparseOptimizer()
+    warmup_steps: NonNegativeInt = Field(
+        default=0, description="Steps of linear growth of both learning rates from zero."
+    )
+    decay: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="Learning rates after warm-up, to the last step."
+    )
+    clip_gradient_norm: PositiveFloat | None = Field(default=None, description="Largest norm of the top's gradient.")
+    task_balance: str = Field(
+        default="fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad, cagrad."
+    )
+    task_balance_options: dict[str, Any] = Field(
+        default={}, description="Arguments of the balance; it lists them when one is unknown."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16: autocast of the top; tables keep their type."
+    )
+    compile: bool = Field(default=False, description="torch.compile of the top; costs a minute at start.")
+    log_every: PositiveInt = Field(default=50, description="Steps between two log lines.")
+    evaluate_every: NonNegativeInt = Field(
+        default=0, description="Steps between evaluations; 0: at the end of every epoch."
+    )
+    gradient_cosines_every: NonNegativeInt = Field(
+        default=500, description="Steps between samples of how the tasks' gradients agree; 0: never."
+    )
+    profile_at: PositiveInt | None = Field(
+        default=None, description="Step at which ten steps are traced into profile/."
+    )
+
+
+class CheckpointConfig(Section):
+    """When the state of a run is saved."""
+
+    every_steps: NonNegativeInt = Field(
+        default=1000, description="Steps between checkpoints; 0: only at the end of an epoch."
+    )
+    keep: PositiveInt = Field(default=3, description="Complete checkpoints kept; older ones are deleted.")
+    asynchronous: bool = Field(
+        default=True,
+        description="Write while training goes on, from a copy in host memory of what each worker holds; at most one "
+        "is in flight.",
+    )
+
+
+class LaunchConfig(Section):
+    """Workers, and the machines that carry them."""
+
+    workers: PositiveInt = Field(default=1, description="DDP workers; at most data.lanes.")
+    min_workers: PositiveInt | None = Field(
+        default=None, description="Go on with as few as this when nodes are lost; none: all."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda when the cluster has a GPU a worker."
+    )
+    cpus_per_worker: PositiveInt = Field(
+        default=1, description="CPU cores that Ray reserves for a worker, and its threads."
+    )
+    workers_per_host: PositiveInt | None = Field(
+        default=None, description="Workers of one machine, for `plan`; none: all on one."
+    )
+    memory_gib: PositiveFloat | None = Field(
+        default=None, description="Memory of one GPU (or of the host on CPU) that the planner may fill; none: measured."
+    )
+    address: str | None = Field(
+        default=None, description="Ray cluster; none: RAY_ADDRESS, a running one, or a new local one."
+    )
+    max_failures: int = Field(default=8, ge=-1, description="Failures that the run survives; -1: any number.")
+    timeout_s: PositiveFloat = Field(
+        default=600, description="Seconds after which a stuck collective fails the worker group."
+    )
