@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from configs.schema import PositiveFloat
+from configs.section import PositiveFloat
 from trainer.data.numbers import Vector, numbers, refuse_first
 from trainer.data.reweighting import Rule
 

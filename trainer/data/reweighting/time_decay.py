@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 from pydantic import Field, field_validator
 
-from configs.schema import PositiveFloat
+from configs.section import PositiveFloat
 from embeddings.arrow import refuse, single_array
 from trainer.data.manifest import Manifest
 from trainer.data.newest import newest
