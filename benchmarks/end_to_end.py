@@ -2,9 +2,14 @@
 
     python -m benchmarks.end_to_end CONFIG [key=value ...] [--steps 150] [--rounds 3] [--json]
 
-One worker, in this process, without Ray: reader, transforms, sharded tables, top, both optimizers. The yardstick is the
-same model and pipeline given batches that were read before. The two take turns, so that a busy machine slows both.
-`--json` ends with one object: `examples_per_second`, `from_memory`, `end_to_end_vs_memory`, `data_wait_share`.
+One worker, in this process, without Ray: reader, transforms, sharded tables, top, both optimizers, with the allocation
+settings and the threads that the launcher gives a worker. The yardstick is the same model and pipeline given batches
+that were read before. The two take turns, so that a busy machine slows both. Reading goes on from epoch to epoch, as in
+training; how long the first batch of all takes is told apart (`first_batch_seconds`).
+
+The reader has a thread of its own. Where it has to share its core with the step (`taskset -c 0`), the ratio cannot
+pass step / (step + reader) in CPU time, which is given as `one_core_bound`; a worker with two CPUs has no such bound.
+`--json` ends with one object: these, `examples_per_second`, `from_memory`, `end_to_end_vs_memory`, `data_wait_share`.
 """
 
 import argparse
@@ -14,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import cycle, islice
 
@@ -21,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from cluster.launch import Worker
+from cluster.launch import ALLOCATION, Worker
 from configs.load import load_config
 from embeddings.features import FeatureTransforms
 from trainer.build import build, device_of
@@ -30,20 +36,15 @@ from trainer.data.reader import Reader
 from trainer.data.scan import build_manifest
 from trainer.jobs import generate_missing, with_absolute_paths
 
-WARM_UP = 20
+WARM_UP, KEPT = 20, 20  # steps, batches
 
 
-def drive(pipeline: TrainPipelineSparseDist, batches: Iterable[Batch], steps: int) -> float:
-    """Seconds of `steps` steps."""
-    source, started = iter(batches), time.perf_counter()
+def drive(pipeline: TrainPipelineSparseDist, batches: Iterable[Batch], steps: int) -> tuple[float, float]:
+    """Seconds of `steps` steps, and CPU seconds of the process, the reader's among them."""
+    source, started, cpu = iter(batches), time.perf_counter(), time.process_time()
     for _ in range(steps):
         pipeline.progress(source)
-    return time.perf_counter() - started
-
-
-def epochs(reader: Reader) -> Iterable[Batch]:
-    for epoch in range(2**31):
-        yield from reader.batches(epoch)
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def main() -> None:
@@ -54,6 +55,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if any(os.environ.get(name) != value for name, value in ALLOCATION.items()):  # they are read when a process starts
+        os.execve(
+            sys.executable, [sys.executable, "-m", "benchmarks.end_to_end", *sys.argv[1:]], os.environ | ALLOCATION
+        )
     config = with_absolute_paths(load_config(arguments.config, arguments.overrides))
     generate_missing(config, lambda line: print(line, file=sys.stderr))
     torch.set_num_threads(config.launch.cpus_per_worker)  # as the launcher does
@@ -66,21 +71,28 @@ def main() -> None:
     reader = Reader(manifest, config.data, features, config.tasks, config.training.seed, 0, 1)
     built = build(config, device, 1, None)
     pipeline = TrainPipelineSparseDist(built.model, built.optimizer, device)
-    streamed, batch = epochs(reader), config.data.global_batch_size
-    kept = list(islice(epochs(reader), WARM_UP))
-    drive(pipeline, kept, WARM_UP)
-    speeds: dict[str, list[float]] = {"examples_per_second": [], "from_memory": [], "data_wait_share": []}
+    batch, found = config.data.global_batch_size, defaultdict(list)
+    started = time.perf_counter()
+    streamed = reader.batches(0, epochs=2**31)
+    kept = list(islice(streamed, 1))
+    found["first_batch_seconds"].append(time.perf_counter() - started)
+    kept += islice(streamed, KEPT - 1)
+    drive(pipeline, cycle(kept), WARM_UP)
     for _ in range(arguments.rounds):
+        streamed.close()  # so that the reader's threads rest
         pipeline.reset()
-        speeds["from_memory"].append(arguments.steps * batch / drive(pipeline, cycle(kept), arguments.steps))
+        memory, memory_cpu = drive(pipeline, cycle(kept), arguments.steps)
         pipeline.reset()
+        streamed = reader.batches(0, epochs=2**31)
+        drive(pipeline, streamed, WARM_UP)
         waited = reader.wait_seconds
-        seconds = drive(pipeline, streamed, arguments.steps)
-        speeds["examples_per_second"].append(arguments.steps * batch / seconds)
-        speeds["data_wait_share"].append((reader.wait_seconds - waited) / seconds)
-    values = {name: statistics.median(numbers) for name, numbers in speeds.items()}
-    ratios = [a / b for a, b in zip(speeds["examples_per_second"], speeds["from_memory"], strict=True)]
-    values["end_to_end_vs_memory"] = statistics.median(ratios)
+        seconds, cpu = drive(pipeline, streamed, arguments.steps)
+        found["from_memory"].append(arguments.steps * batch / memory)
+        found["examples_per_second"].append(arguments.steps * batch / seconds)
+        found["end_to_end_vs_memory"].append(memory / seconds)
+        found["one_core_bound"].append(min(1.0, memory_cpu / cpu))
+        found["data_wait_share"].append((reader.wait_seconds - waited) / seconds)
+    values = {name: statistics.median(numbers) for name, numbers in found.items()}
     for name, value in values.items():
         print(f"{name:<24}{value:>14,.3f}", file=sys.stderr if arguments.json else sys.stdout)
     if arguments.json:
