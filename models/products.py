@@ -13,8 +13,14 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a [M, K] @ b.T for b [N, K], in any strides, plus bias [M] in every column -> [M, N]. No gradient of its own."""
-    if _HAS_ONEDNN and a.dtype == torch.float32 and a.device.type == "cpu":
-        result = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-    else:
+    if not (_HAS_ONEDNN and a.dtype == torch.float32 and a.device.type == "cpu"):
         result = torch.mm(a, b.t())
+    elif a.is_contiguous() or a.numel() < b.numel():
+        result = _onednn(a, b)
+    else:
+        result = _onednn(b, a).t()  # it copies its first operand unless contiguous: let that be the smaller one
     return result if bias is None else result.add_(bias.unsqueeze(1))  # addmm would first copy the bias everywhere
+
+
+def _onednn(a: Tensor, b: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")

@@ -75,7 +75,7 @@ class _OnSharedInput(torch.autograd.Function):
         for stack, grad, columns in zip(ctx.stacks, grads, _families(first, ctx.stacks), strict=True):
             own = saved[start : (start := start + 2 * stack.depth + 1)]
             parameters += _down(grad, own[: stack.depth], own[stack.depth :], stack, columns)
-        grad_x = product(weight.t(), first.t()).t() if ctx.needs_input_grad[0] else None
+        grad_x = product(first.t(), weight.t()) if ctx.needs_input_grad[0] else None
         return grad_x, None, product(first, x.t()), first.sum(dim=1), *parameters
 
 
