@@ -92,9 +92,10 @@ def _scale(low: float, high: float, start: float, stop: float) -> Scale:
 
 def _round_ticks(low: float, high: float) -> list[float]:
     """Two to nine round numbers that enclose [low, high]."""
+    least = max(1e-9, 1e-6 * max(abs(low), abs(high)))  # of one value alone
     for step in (digit * 10.0**power for power in range(-12, 13) for digit in (1, 2, 5)):
         first, last = math.floor(low / step), math.ceil(high / step)
-        if last - first <= 8:
+        if step >= least and last - first <= 8:
             return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
     return [low, high]
 
