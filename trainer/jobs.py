@@ -60,7 +60,8 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> C
     generate_missing(config, say)
     run = RunDirectory(config.training.run_dir)
     manifests = _manifests(run, config, keep=not overwrite)  # before anything of an old run is deleted
-    config = config.model_copy(update={"tasks": settle(config.tasks, manifests[config.data.train])})
+    former = load_config(run.config).tasks if resume and run.is_used else {}
+    config = config.model_copy(update={"tasks": settle(config.tasks, manifests[config.data.train], former)})
     _open(run, config, resume=resume, overwrite=overwrite, say=say)
     for part, manifest in manifests.items():
         keep_manifest(run, part, manifest)

@@ -52,12 +52,21 @@ def rules(name: str, task: TaskConfig) -> list[Rule]:
     return [_rule(f"tasks.{name}.reweight.{rule}", rule, settings) for rule, settings in task.reweight.items()]
 
 
-def settle(tasks: Mapping[str, TaskConfig], manifest: Manifest) -> dict[str, TaskConfig]:
-    """The tasks with every setting that rules take from the training part filled in."""
+def settle(
+    tasks: Mapping[str, TaskConfig], manifest: Manifest, former: Mapping[str, TaskConfig]
+) -> dict[str, TaskConfig]:
+    """The tasks with every setting that rules take from the training part filled in.
+
+    former: the tasks of the run that goes on, if one does. What was settled for it stays, though its data has grown.
+    """
     settled = dict(tasks)
     for name, task in tasks.items():
-        made = zip(task.reweight, rules(name, task), strict=True)
-        reweight = {rule: {**task.reweight[rule], **made_rule.settled(manifest)} for rule, made_rule in made}
+        before = former[name].reweight if name in former else {}
+        reweight: dict[str, dict[str, Any]] = {}
+        for (rule, settings), made in zip(task.reweight.items(), rules(name, task), strict=True):
+            found = made.settled(manifest)
+            kept = {key: before[rule][key] for key in found if key in before.get(rule, {})}
+            reweight[rule] = {**settings, **found, **kept}
         settled[name] = task.model_copy(update={"reweight": reweight})
     return settled
 

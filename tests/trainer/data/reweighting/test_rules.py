@@ -1,11 +1,15 @@
 """Rules of a task: read from its config, refused when wrong, multiplied into its weights and no other's."""
 
+from pathlib import Path
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
 from configs.schema import TaskConfig
-from trainer.data.reweighting import rules, without
+from trainer.data.reweighting import rules, settle, without
+from trainer.data.scan import build_manifest
 from trainer.data.targets import Targets
 
 BY_WATCH = {"by_label": {"label": "watch", "growth": "linear"}}
@@ -42,3 +46,21 @@ def test_evaluation_has_none() -> None:
 def test_wrong_settings_are_named(reweight: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         rules("click", TaskConfig(reweight=reweight))
+
+
+def test_what_was_settled_for_a_run_stays_when_its_data_grows(tmp_path: Path) -> None:
+    task = TaskConfig(reweight=BY_WATCH | {"time_decay": {"column": "day", "half_life_days": 1, "unit": "days"}})
+    dates = []
+    former: dict[str, TaskConfig] = {}
+    for day in (10, 20):
+        pq.write_table(pa.table({"day": [day]}), tmp_path / f"{day}.parquet")
+        manifest = build_manifest(str(tmp_path))
+        dates.append([settle({"click": task}, manifest, tasks)["click"].reweight for tasks in (former, {})])
+        former = former or settle({"click": task}, manifest, {})
+    assert [[found["time_decay"]["date"][:10] for found in pair] for pair in dates] == [
+        ["1970-01-11", "1970-01-11"],
+        ["1970-01-11", "1970-01-21"],
+    ]
+    given = {"click": TaskConfig(reweight={"time_decay": {**task.reweight["time_decay"], "date": "1999-01-01"}})}
+    assert settle(given, manifest, former) == given
+    assert settle({"like": task}, manifest, former)["like"].reweight["by_label"] == BY_WATCH["by_label"]
