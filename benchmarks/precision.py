@@ -3,8 +3,9 @@
     python -m benchmarks.precision CONFIG [key=value ...] [--steps 20] [--rounds 5] [--no-compile] [--json]
 
 One worker, in this process, without Ray: sharded tables, top, both optimizers, one model for each value of
-`training.precision` and `training.compile`. They take turns, so that a busy machine slows all; the fastest turn of each
-counts. `--json` ends with one object: examples per second by variant, and the same over FP32's ending in `_speedup`.
+`training.precision` and `training.compile`. They take turns and the fastest turn of each counts; on one core its time
+is the thread's own, so that a busy machine disturbs it little. `--json` ends with one object: examples per second by
+variant, and the same over FP32's ending in `_speedup`.
 """
 
 import argparse
@@ -12,13 +13,13 @@ import json
 import os
 import sys
 import tempfile
+import time
 from itertools import cycle, islice
 
 import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from benchmarks.end_to_end import drive, epochs
 from cluster.launch import Worker
 from configs.load import load_config
 from configs.schema import Config
@@ -37,7 +38,19 @@ def batches_of(config: Config) -> list[Batch]:
     features = FeatureTransforms(config.features, config.tables)
     manifest = build_manifest(config.data.root, config.data.train)
     reader = Reader(manifest, config.data, features, config.tasks, config.training.seed, 0, 1)
-    return list(islice(epochs(reader), KEPT))
+    return list(islice(reader.batches(0), KEPT))
+
+
+def drive(pipeline: TrainPipelineSparseDist, batches: list[Batch], steps: int) -> float:
+    """Seconds of `steps` steps."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    pipeline.reset()
+    source = cycle(batches)
+    pipeline.progress(source)  # fills the pipeline
+    started = clock()
+    for _ in range(steps):
+        pipeline.progress(source)
+    return clock() - started
 
 
 def main() -> None:
@@ -65,12 +78,11 @@ def main() -> None:
             built = build(config.model_copy(update={"training": training}), device, 1, None)
             pipeline = TrainPipelineSparseDist(built.model, built.optimizer, device)
             pipelines[f"{precision}_compiled" if compiled else precision] = pipeline
-            drive(pipeline, cycle(kept), 4)
+            drive(pipeline, kept, 4)
     seconds: dict[str, list[float]] = {name: [] for name in pipelines}
     for _ in range(arguments.rounds):
         for name, pipeline in pipelines.items():
-            pipeline.reset()
-            seconds[name].append(drive(pipeline, cycle(kept), arguments.steps))
+            seconds[name].append(drive(pipeline, kept, arguments.steps))
     rows = arguments.steps * config.data.global_batch_size
     values = {name: rows / min(turns) for name, turns in seconds.items()}
     values |= {f"{name}_speedup": values[name] / values["fp32"] for name in pipelines}
