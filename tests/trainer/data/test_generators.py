@@ -93,7 +93,7 @@ def test_option_mistakes_say_what_to_do():
         feed.parse({"users": 1.5})
     with pytest.raises(UserError, match=r"partitions .* is True"):
         feed.parse({"partitions": True})
-    assert parse_options("feed", feed.Options, {"zipf": 1}).zipf == 1
+    assert parse_options("feed", feed.Options, {"zipf": 1}, {}).zipf == 1
 
 
 def test_a_failed_generation_leaves_nothing(tmp_path):

@@ -24,11 +24,17 @@ STRUCTURE = 2**32 - 1
 """In place of a part's number: the draws that all parts share."""
 
 
-def parse_options(kind: str, options_type: type[OptionsT], options: Mapping[str, Any]) -> OptionsT:
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def parse_options(kind: str, options_type: type[OptionsT], options: Mapping[str, Any], ranges: Ranges) -> OptionsT:
     """An instance of the dataclass `options_type`, whose defaults also say the type of every option.
 
+    Args:
+        ranges: the least and the largest value of an option.
+
     Raises:
-        UserError: an unknown option, or a value that is not a number of the right type.
+        UserError: an unknown option, or a value that is not a number of the right type and in its range.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(options_type)}  # type: ignore[arg-type]
     for name, value in options.items():
@@ -42,14 +48,12 @@ def parse_options(kind: str, options_type: type[OptionsT], options: Mapping[str,
                 f"option {name} of the generator {kind} is {value!r}, not a number\n"
                 f"give a value such as the default, {defaults[name]}"
             )
-    return options_type(**options)
-
-
-def check_range(kind: str, options: Any, name: str, low: float, high: float) -> None:
-    """Raise a UserError unless `low` <= options.name <= `high`."""
-    value = getattr(options, name)
-    if not low <= value <= high:
-        raise UserError(f"option {name} of the generator {kind} is {value}\ngive a value from {low:g} to {high:g}")
+    parsed = options_type(**options)
+    for name, (low, high) in ranges.items():
+        value = getattr(parsed, name)
+        if not low <= value <= high:
+            raise UserError(f"option {name} of the generator {kind} is {value}\ngive a value from {low:g} to {high:g}")
+    return parsed
 
 
 def random_stream(seed: int, part: int, file: int = 0) -> np.random.Generator:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trainer.data.generators import check_range, parse_options, plain_files, random_stream
-from trainer.data.generators._hashing import factors, mix, zipf
+from trainer.data.generators import parse_options, plain_files, random_stream
+from trainer.data.generators._columns import probability, raw_ids, with_nulls
+from trainer.data.generators._hashing import factors, zipf
 
 CARDINALITIES = (
     *(40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10),
@@ -55,10 +56,7 @@ RANGES = {
 
 
 def parse(options: Mapping[str, Any]) -> Options:
-    parsed = parse_options("criteo", Options, options)
-    for name, (low, high) in RANGES.items():
-        check_range("criteo", parsed, name, low, high)
-    return parsed
+    return parse_options("criteo", Options, options, RANGES)
 
 
 def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
@@ -71,17 +69,16 @@ def _table(options: Options, seed: int, rng: np.random.Generator, rows: int) -> 
     ids = [zipf(rng.random(rows), min(count, options.max_cardinality), options.zipf) for count in CARDINALITIES]
     counts = np.floor(rng.lognormal(1.0, 1.5, (COUNTS, rows)))
     scores = _scores(seed, ids, counts)
-    clicked = rng.random(rows) < _probability(options.click_rate, scores[0], options.signal)
-    converted = rng.random(rows) < _probability(options.conversion_rate, scores[1], options.signal)
+    clicked = rng.random(rows) < probability(options.click_rate, scores[0], options.signal)
+    converted = rng.random(rows) < probability(options.conversion_rate, scores[1], options.signal)
     columns = {
         "label": pa.array(clicked.astype(np.float32)),
         "conversion": pa.array(converted.astype(np.float32), mask=~clicked),
     }
     for number, values in enumerate(counts, 1):
-        columns[f"i{number}"] = _with_nulls(rng, values.astype(np.int32), options.null_rate)
+        columns[f"i{number}"] = with_nulls(rng, values.astype(np.int32), options.null_rate)
     for number, ranks in enumerate(ids, 1):
-        hashed = (mix(ranks, seed + 100 * VALUE + number) >> np.uint64(1)).astype(np.int64)
-        columns[f"c{number}"] = _with_nulls(rng, hashed, options.null_rate)
+        columns[f"c{number}"] = with_nulls(rng, raw_ids(ranks, seed + 100 * VALUE + number), options.null_rate)
     return pa.table(columns)
 
 
@@ -94,13 +91,3 @@ def _scores(seed: int, ids: list[np.ndarray], counts: np.ndarray) -> np.ndarray:
         affinity += (factors(left, 1, seed + AFFINITY) * factors(right, 1, seed + AFFINITY + number)).sum(axis=-1)
     shared = 0.7 * affinity / np.sqrt(PAIRS) + 0.3 * (np.log1p(counts[:2]) - 1.4).sum(axis=0)
     return (np.asarray(biases).T / np.sqrt(len(ids)) + shared) / 1.3
-
-
-def _probability(rate: float, score: np.ndarray, signal: float) -> np.ndarray:
-    """Sigmoid of a scaled score, shifted so that the mean is about `rate` (probit approximation)."""
-    shift = np.log(rate / (1 - rate)) * np.sqrt(1 + np.pi / 8 * signal**2)
-    return 1 / (1 + np.exp(-(shift + signal * score)))
-
-
-def _with_nulls(rng: np.random.Generator, values: np.ndarray, rate: float) -> pa.Array:
-    return pa.array(values, mask=rng.random(len(values)) < rate)

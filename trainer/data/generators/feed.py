@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trainer.data.generators import check_range, parse_options, random_stream
+from trainer.data.generators import parse_options, random_stream
+from trainer.data.generators._columns import probability, raw_ids, with_nulls
 from trainer.data.generators._hashing import factors, mix, uniform, zipf
 
 FIRST_DAY = datetime.date(2025, 1, 1)
@@ -73,10 +74,7 @@ RANGES = {
 
 
 def parse(options: Mapping[str, Any]) -> Options:
-    parsed = parse_options("feed", Options, options)
-    for name, (low, high) in RANGES.items():
-        check_range("feed", parsed, name, low, high)
-    return parsed
+    return parse_options("feed", Options, options, RANGES)
 
 
 def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
@@ -109,13 +107,13 @@ def _table(options: Options, seed: int, rng: np.random.Generator, row_ids: np.nd
     scores += (0.3 * np.sin(hour * (np.pi / 12)) - 0.2 * (age - 40) / 20 + 0.2 * context[:, 0])[:, None]
     columns = {
         "row_id": pa.array(row_ids),
-        "user_id": _ids(user, seed + USER_ID),
-        "item_id": _ids(item, seed + ITEM_ID),
+        "user_id": raw_ids(user, seed + USER_ID),
+        "item_id": raw_ids(item, seed + ITEM_ID),
         "author_id": pa.array([f"a{number:05x}" for number in author.tolist()]),
         **_history_columns(options, seed, rng, history, lengths),
         "hour": pa.array(hour),
         "device": pa.array((mix(user, USER_BIAS + 2) % np.uint64(5)).astype(np.int32)),
-        "age": _with_nulls(rng, age, options.null_rate),
+        "age": with_nulls(rng, age.astype(np.float32), options.null_rate),
         "duration_s": pa.array(duration.astype(np.float32)),
         "context": pa.FixedSizeListArray.from_arrays(pa.array(context.reshape(-1)), 4),
     }
@@ -176,7 +174,7 @@ def _history_columns(
     offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
     weights = pa.array((1.0 / np.sqrt(np.maximum(age, 1)))[mask].astype(np.float32))
     return {
-        "history": _lists(offsets, _ids(history[mask], seed + ITEM_ID), null),
+        "history": _lists(offsets, raw_ids(history[mask], seed + ITEM_ID), null),
         "history_weight": _lists(offsets, weights, null),
     }
 
@@ -188,26 +186,11 @@ def _lists(offsets: np.ndarray, values: pa.Array, null: np.ndarray) -> pa.Array:
 def _labels(
     options: Options, rng: np.random.Generator, scores: np.ndarray, duration: np.ndarray
 ) -> dict[str, pa.Array]:
-    click = rng.random(len(scores)) < _probability(options.click_rate, scores[:, 0], options.signal)
-    like = rng.random(len(scores)) < _probability(options.like_rate, scores[:, 1], options.signal)
+    click = rng.random(len(scores)) < probability(options.click_rate, scores[:, 0], options.signal)
+    like = rng.random(len(scores)) < probability(options.like_rate, scores[:, 1], options.signal)
     watch_time = duration / 60 * np.exp(0.5 * scores[:, 2] + rng.normal(-0.5, 0.3, len(scores)))
     return {
         "click": pa.array(click.astype(np.float32)),
-        "like": _with_nulls(rng, like, options.missing_labels),
-        "watch_time": _with_nulls(rng, watch_time, options.missing_labels),
+        "like": with_nulls(rng, like.astype(np.float32), options.missing_labels),
+        "watch_time": with_nulls(rng, watch_time.astype(np.float32), options.missing_labels),
     }
-
-
-def _probability(rate: float, score: np.ndarray, signal: float) -> np.ndarray:
-    """Sigmoid of a scaled score, shifted so that the mean is about `rate` (probit approximation)."""
-    shift = np.log(rate / (1 - rate)) * np.sqrt(1 + np.pi / 8 * signal**2)
-    return 1 / (1 + np.exp(-(shift + signal * score)))
-
-
-def _ids(rank: np.ndarray, seed: int) -> pa.Array:
-    """Popularity ranks as the 63-bit IDs that real systems have."""
-    return pa.array((mix(rank, seed) >> np.uint64(1)).astype(np.int64))
-
-
-def _with_nulls(rng: np.random.Generator, values: np.ndarray, rate: float) -> pa.Array:
-    return pa.array(values.astype(np.float32), mask=rng.random(len(values)) < rate)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trainer.data.generators import STRUCTURE, check_range, parse_options, plain_files, random_stream
+from trainer.data.generators import STRUCTURE, parse_options, plain_files, random_stream
 
 PRODUCT_SHARE = 0.5  # of a product's weight, to an input's
 
@@ -25,12 +25,11 @@ class Options:
     noise: float = 0.3
 
 
+RANGES = {"width": (2, 100_000), "correlation": (-1, 1), "noise": (0, 100)}
+
+
 def parse(options: Mapping[str, Any]) -> Options:
-    parsed = parse_options("reference", Options, options)
-    check_range("reference", parsed, "width", 2, 100_000)
-    check_range("reference", parsed, "correlation", -1, 1)
-    check_range("reference", parsed, "noise", 0, 100)
-    return parsed
+    return parse_options("reference", Options, options, RANGES)
 
 
 def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trainer.data.generators import STRUCTURE, check_range, parse_options, plain_files, random_stream
+from trainer.data.generators import STRUCTURE, parse_options, plain_files, random_stream
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,11 @@ class Options:
     noise: float = 0.1
 
 
+RANGES = {"dimension": (2, 100_000), "correlation": (-1, 1), "sine_terms": (0, 1_000), "noise": (0, 100)}
+
+
 def parse(options: Mapping[str, Any]) -> Options:
-    parsed = parse_options("regression", Options, options)
-    check_range("regression", parsed, "dimension", 2, 100_000)
-    check_range("regression", parsed, "correlation", -1, 1)
-    check_range("regression", parsed, "sine_terms", 0, 1_000)
-    check_range("regression", parsed, "noise", 0, 100)
-    return parsed
+    return parse_options("regression", Options, options, RANGES)
 
 
 def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
