@@ -4,10 +4,13 @@ from functools import partial
 from typing import Any
 
 from configs.errors import UserError
+from trainer.data.faults import until_answered
 from trainer.data.manifest import Manifest
-from trainer.data.scan import THREADS
-from trainer.data.source import open_source, read_footer
+from trainer.data.scan import THREADS, footer_of
+from trainer.data.source import Source, file_url, open_source
 from trainer.data.threads import in_threads
+
+_TIMEOUT_S = 120  # for which a storage that does not answer is asked again
 
 
 def newest(manifest: Manifest, column: str, remedy: str) -> Any:
@@ -15,16 +18,16 @@ def newest(manifest: Manifest, column: str, remedy: str) -> Any:
 
     Raises:
         UserError: a file has no such column, or its footer does not say.
+        StorageUnavailable: the storage does not answer.
     """
     paths = [file.path for file in manifest.files if sum(file.rows)]
-    return max(in_threads(partial(_largest, manifest.root, column, remedy), paths, THREADS, 120))
+    look = partial(_largest, open_source(manifest.root), column, remedy)
+    return max(in_threads(look, paths, THREADS, 2 * _TIMEOUT_S))
 
 
-def _largest(root: str, column: str, remedy: str, path: str) -> Any:
-    source = open_source(root)
-    where = f"{root}/{path}"
-    with source.open(path) as file:
-        metadata = read_footer(file, where).metadata
+def _largest(source: Source, column: str, remedy: str, path: str) -> Any:
+    where = file_url(source.root, path)
+    metadata = until_answered(partial(footer_of, source, path), _TIMEOUT_S).metadata
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)

@@ -110,7 +110,7 @@ def is_hidden(path: str) -> bool:
 
 
 def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> tuple[DataFile, pa.Schema]:
-    footer = until_answered(partial(_footer, source, path), timeout_s)
+    footer = until_answered(partial(footer_of, source, path), timeout_s)
     metadata = footer.metadata
     if look is not None:
         look(file_url(source.root, path), metadata)
@@ -121,7 +121,13 @@ def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> tup
     return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
 
 
-def _footer(source: Source, path: str) -> Footer:
+def footer_of(source: Source, path: str) -> Footer:
+    """The footer of a file below the source's folder.
+
+    Raises:
+        DataError: the file is no Parquet file, or not readable.
+        StorageUnavailable: its storage does not answer.
+    """
     where = file_url(source.root, path)
     try:
         with source.open(path) as file:
