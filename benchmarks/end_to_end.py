@@ -24,7 +24,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from benchmarks.one_worker import finish, parser, start
 from trainer.build import build
-from trainer.data.batch import Batch
+from trainer.data.reading.batch import Batch
 
 WARM_UP, KEPT = 20, 20  # steps, batches
 

@@ -25,8 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.manifest import Manifest
-from trainer.data.scan import build_manifest
+from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.scan import build_manifest
 
 PARTITIONS, ROWS = 10, 4  # rows of a row group: a footer does not grow with them
 

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from cluster.launch import ALLOCATION, Worker
 from configs.load import load_config
 from configs.schema import Config
-from embeddings.features import FeatureTransforms
+from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import device_of
-from trainer.data.reader import Reader
-from trainer.data.scan import build_manifest
+from trainer.data.dataset.scan import build_manifest
+from trainer.data.reading.reader import Reader
 from trainer.jobs import generate_missing, with_absolute_paths
 
 

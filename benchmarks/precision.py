@@ -16,7 +16,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from benchmarks.one_worker import finish, parser, start
 from trainer.build import build
-from trainer.data.batch import Batch
+from trainer.data.reading.batch import Batch
 
 KEPT = 8
 """Batches in memory."""

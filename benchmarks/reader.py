@@ -79,9 +79,9 @@ def write_data(folder: Path, files: int) -> None:
 def open_reader(folder: Path, transform: str, *, shuffle: bool, lanes: int = 1, threads: int = 1, budget: int = 256):
     """A reader of one worker with so many lanes of its own."""
     from configs.schema import DataConfig, DenseFeature, SparseFeature, TableConfig, TaskConfig
-    from embeddings.features import FeatureTransforms
-    from trainer.data.reader import Reader
-    from trainer.data.scan import build_manifest
+    from embeddings.features.feature_transforms import FeatureTransforms
+    from trainer.data.dataset.scan import build_manifest
+    from trainer.data.reading.reader import Reader
 
     names = [*(f"id_{i}" for i in range(IDS)), *(f"list_{i}" for i in range(LISTS))]
     features = {name: SparseFeature(table="ids", transform=transform) for name in names}

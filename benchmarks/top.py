@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
 from embeddings.adam import CpuAdam
+from models.batched.products import product
 from models.build import build_top
-from models.products import product
 
 Step = Callable[[], None]
 

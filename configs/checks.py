@@ -24,9 +24,11 @@ def choices_exist(config: Config) -> Iterator[Mistake]:
     chosen += [(("training", "task_balance"), "models.balance", config.training.task_balance)]
     chosen += [(("tasks", name, "loss"), "models.losses", task.loss) for name, task in config.tasks.items()]
     for name, task in config.tasks.items():
-        chosen += [(("tasks", name, "reweight", rule), "trainer.data.reweighting", rule) for rule in task.reweight]
+        chosen += [
+            (("tasks", name, "reweight", rule), "trainer.data.columns.reweighting", rule) for rule in task.reweight
+        ]
     for name, feature in config.sparse_features.items():
-        chosen += [(("features", name, "transform"), "embeddings.transforms", feature.transform)]
+        chosen += [(("features", name, "transform"), "embeddings.features.transforms", feature.transform)]
     if config.data.generate:
         chosen += [(("data", "generate", "kind"), "trainer.data.generators", config.data.generate.kind)]
     for path, package, name in chosen:

@@ -16,9 +16,9 @@ from configs.errors import UserError
 PACKAGES = {
     "model.top": "models.tops",
     "tasks.*.loss": "models.losses",
-    "tasks.*.reweight": "trainer.data.reweighting",
+    "tasks.*.reweight": "trainer.data.columns.reweighting",
     "training.task_balance": "models.balance",
-    "features.*.transform": "embeddings.transforms",
+    "features.*.transform": "embeddings.features.transforms",
     "data.generate.kind": "trainer.data.generators",
 }
 """Key of the config -> the package whose modules it names."""

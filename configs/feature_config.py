@@ -15,7 +15,7 @@ class SparseFeature(Section):
     table: str = Field(description="Name of the table; several features may share one.")
     column: str | None = Field(default=None, description="Parquet column; the feature's name when left out.")
     transform: str = Field(
-        default="hash", description="A module of embeddings/transforms: hash, identity, vocabulary, bucketize."
+        default="hash", description="A module of embeddings/features/transforms: hash, identity, vocabulary, bucketize."
     )
     weights: str | None = Field(default=None, description="List column of the same lengths with a weight for every ID.")
     max_length: PositiveInt | None = Field(default=None, description="Longer lists are cut to their last IDs.")

@@ -13,7 +13,7 @@ _CHOICES = (  # section of the schema, key, package
     ("ModelConfig", "top", "models.tops"),
     ("TaskConfig", "loss", "models.losses"),
     ("TrainingConfig", "task_balance", "models.balance"),
-    ("SparseFeature", "transform", "embeddings.transforms"),
+    ("SparseFeature", "transform", "embeddings.features.transforms"),
     ("GenerateConfig", "kind", "trainer.data.generators"),
 )
 
@@ -24,7 +24,7 @@ def json_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     for section, key, package in _CHOICES:
         definitions[section]["properties"][key]["enum"] = available(package)
-    rules = {"enum": available("trainer.data.reweighting")}
+    rules = {"enum": available("trainer.data.columns.reweighting")}
     definitions["TaskConfig"]["properties"]["reweight"]["propertyNames"] = rules
     for name, section in (("Config", schema), *definitions.items()):
         if name != "SparseFeature":

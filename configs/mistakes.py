@@ -84,7 +84,11 @@ def _unknown_key(path: Path) -> str:
 
 
 def _suggestion(path: Path, value: Any, names: list[str]) -> str:
-    if path[:1] == ("features",) and path[2:] == ("transform",) and value in available("embeddings.transforms"):
+    if (
+        path[:1] == ("features",)
+        and path[2:] == ("transform",)
+        and value in available("embeddings.features.transforms")
+    ):
         return f"; {value} needs a `table`"
     advice = did_you_mean(str(value), names)
     return f"; {advice}" if advice.startswith("did you mean") else ""

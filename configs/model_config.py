@@ -57,8 +57,8 @@ class TaskConfig(Section):
     weight_column: str | None = Field(default=None, description="Column that multiplies this task's loss of a row.")
     reweight: dict[str, dict[str, Any]] = Field(
         default={},
-        description="Rules that weigh rows in training, modules of trainer/data/reweighting with their settings: "
-        "by_label (positives by another label's value), time_decay (old rows less). Factors multiply.",
+        description="Rules that weigh rows in training, modules of trainer/data/columns/reweighting with their "
+        "settings: by_label (positives by another label's value), time_decay (old rows less). Factors multiply.",
     )
     tower_layers: Layers | None = Field(default=None, description="In place of model.tower_layers.")
     tower_features: tuple[str, ...] = Field(

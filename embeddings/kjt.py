@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from embeddings.features import Ragged
+from embeddings.features.feature_transforms import Ragged
 
 
 def to_kjt(names: Sequence[str], bags: Mapping[str, Ragged]) -> KeyedJaggedTensor:

@@ -1,6 +1,6 @@
 """Puts the tables where the plan says: a module becomes torchrec's DistributedModelParallel.
 
-The plan comes from `embeddings.plan`; initial weights from `embeddings.tables`, afterwards.
+The plan comes from `embeddings.planning.plan`; initial weights from `embeddings.tables`, afterwards.
 """
 
 from typing import cast
@@ -13,7 +13,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from embeddings.plan import Plan
+from embeddings.planning.plan import Plan
 
 
 class TableSharder(EmbeddingBagCollectionSharder):

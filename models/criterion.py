@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from configs import choices
 from configs.errors import UserError
 from configs.schema import TaskConfig
-from models.grouping import Grouping
+from models.batched.grouping import Grouping
 
 
 class Criterion(nn.Module):

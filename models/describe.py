@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
+from models.batched.parallel import ParallelLinear, WideLinear
 from models.build import top_of
-from models.parallel import ParallelLinear, WideLinear
 
 _BATCH = 104_729  # a prime that no width equals: where it shows up in a shape is the batch
 

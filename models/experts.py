@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
+from models.batched.parallel import ParallelMLP, WideLinear, forward_families
 from models.fork import Mix, MixFork, ReduceSum
 from models.gates import GateWeights
-from models.parallel import ParallelMLP, WideLinear, forward_families
 
 
 class MixtureOfExperts(nn.Module):

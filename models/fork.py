@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from models.balancing import Balance
-from models.mixing import mix
+from models.batched.mixing import mix
 
 Combine = Callable[[Tensor], Tensor]
 ReduceSum = Callable[[Tensor], Tensor]

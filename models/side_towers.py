@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from models.parallel import activation
+from models.batched.parallel import activation
 
 _HIDDEN = 16
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
+from models.batched.grouping import Grouping
+from models.batched.parallel import ParallelLinear, ParallelMLP, forward_family
 from models.funnel import EntireSpace, Transfers
-from models.grouping import Grouping
-from models.parallel import ParallelLinear, ParallelMLP, forward_family
 
 
 class Towers(nn.Module):

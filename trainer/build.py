@@ -10,15 +10,15 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from cluster.launch import Worker
 from configs.schema import Config
 from embeddings.optimizer import RankerOptimizer, attach_sparse_optimizer, combined_optimizer
-from embeddings.plan import Pins, Plan
-from embeddings.planner import plan_tables
+from embeddings.planning.plan import Pins, Plan
+from embeddings.planning.planner import plan_tables
 from embeddings.sharding import shard
 from embeddings.tables import build_tables, initialize_tables
 from models.build import top_of
 from models.fork import attach
-from trainer.collectives import sum_over_ranks
 from trainer.objective import Objective
 from trainer.ranker import Ranker
+from trainer.ranks.collectives import sum_over_ranks
 
 
 class Built(NamedTuple):

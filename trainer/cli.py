@@ -99,7 +99,7 @@ def evaluate(
 def plan(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show how the tables would be sharded over launch.workers; needs no GPU and no cluster."""
     settings = _load(config, overrides)
-    from embeddings.plan_report import plan_report
+    from embeddings.planning.plan_report import plan_report
 
     report = plan_report(settings)
     _report(report.text, report.to_json(), as_json)

@@ -4,9 +4,9 @@ import torch
 
 from configs.schema import Config, DataConfig
 from trainer.build import Built
-from trainer.collectives import sum_over_ranks
-from trainer.data.faults import DataError
-from trainer.data.reader import Reader
+from trainer.data.dataset.faults import DataError
+from trainer.data.reading.reader import Reader
+from trainer.ranks.collectives import sum_over_ranks
 from trainer.telemetry.records import EvalRecord
 from trainer.telemetry.window import Evaluation
 

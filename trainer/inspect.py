@@ -1,6 +1,6 @@
 """The `inspect` command: says what is at a path, a bundle, a checkpoint, a run, or else a folder of Parquet.
 
-What is in a data set is `trainer.data.inspect_data`'s to say.
+What is in a data set is `trainer.data.inspection.inspect_data`'s to say.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.errors import UserError
 from trainer.checkpoint.files import COMPLETE, Checkpoint, find, problems, read_complete
-from trainer.data.inspect_data import inspect_data
+from trainer.data.inspection.inspect_data import inspect_data
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
 from trainer.serving.signature import SIGNATURE, read_signature

@@ -16,16 +16,16 @@ from configs.errors import RunFailed, UserError
 from configs.load import dump_config, load_config
 from configs.resume import compare
 from configs.schema import Config
-from embeddings.features import FeatureTransforms
+from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.checkpoint.files import find
 from trainer.compare import Result, comparison, variant, write_dashboard
-from trainer.data.checks import check_manifest
-from trainer.data.follow import complete_partitions
-from trainer.data.generate import generate
-from trainer.data.manifest import Manifest
-from trainer.data.ranges import Ranges
-from trainer.data.reweighting import settle, without
-from trainer.data.scan import build_manifest, exists
+from trainer.data.columns.checks import check_manifest
+from trainer.data.columns.ranges import Ranges
+from trainer.data.columns.reweighting import settle, without
+from trainer.data.dataset.follow import complete_partitions
+from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.scan import build_manifest, exists
+from trainer.data.generators._generate import generate
 from trainer.run.environment import environment
 from trainer.run.folder import Folder
 from trainer.run.manifests import keep_manifest, read_manifest

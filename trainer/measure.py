@@ -12,12 +12,12 @@ import torch.distributed as dist
 from cluster.launch import Worker
 from configs.errors import UserError
 from configs.schema import Config
-from embeddings.features import FeatureTransforms
-from trainer.agreement import Agreement
+from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.state import config_fingerprint, training_state
 from trainer.evaluate import evaluate
+from trainer.ranks.agreement import Agreement
 from trainer.run.logs import redirect_to
 from trainer.run.plans import read_pins
 from trainer.run.run_directory import RunDirectory, write_json

@@ -10,8 +10,8 @@ from configs.schema import Config
 from models.balancing import build_balance
 from models.criterion import Criterion
 from models.experts import load_balance_loss
-from trainer.collectives import sum_over_ranks
 from trainer.ranker import Outputs
+from trainer.ranks.collectives import sum_over_ranks
 from trainer.telemetry.metrics import TaskValues
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from trainer.data.batch import Batch
+from trainer.data.reading.batch import Batch
 
 
 class Outputs(NamedTuple):

@@ -15,18 +15,18 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from cluster.launch import Worker
 from configs.schema import Config
-from embeddings.features import FeatureTransforms
+from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Position
 from trainer.checkpoint.state import config_fingerprint, training_state
-from trainer.collectives import max_over_ranks
-from trainer.data.batch import Batch
-from trainer.data.quarantine import Quarantined
-from trainer.data.reader import Reader
-from trainer.data.reweighting import without
-from trainer.data.source import open_source
+from trainer.data.columns.reweighting import without
+from trainer.data.dataset.source import open_source
+from trainer.data.reading.batch import Batch
+from trainer.data.reading.quarantine import Quarantined
+from trainer.data.reading.reader import Reader
 from trainer.evaluate import evaluate
+from trainer.ranks.collectives import max_over_ranks
 from trainer.run.following import Following
 from trainer.run.left_out import LeftOut
 from trainer.run.logs import open_attempt

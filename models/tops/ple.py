@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
+from models.batched.parallel import ParallelLinear, ParallelMLP, WideLinear, forward_families, forward_family
 from models.fork import Mix, MixFork
 from models.gates import GateWeights
-from models.parallel import ParallelLinear, ParallelMLP, WideLinear, forward_families, forward_family
 from models.towers import Towers
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
+from models.batched.parallel import ParallelMLP, WideLinear, forward_families
 from models.fork import CopyFork
-from models.parallel import ParallelMLP, WideLinear, forward_families
 from models.towers import Towers
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig, TaskConfig
-from models.parallel import ParallelMLP, WideLinear, forward_families
+from models.batched.parallel import ParallelMLP, WideLinear, forward_families
 from models.towers import Towers
 
 

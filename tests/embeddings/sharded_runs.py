@@ -18,8 +18,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from configs.schema import Config
 from embeddings.optimizer import attach_sparse_optimizer, combined_optimizer
-from embeddings.plan import Pins
-from embeddings.planner import plan_tables
+from embeddings.planning.plan import Pins
+from embeddings.planning.planner import plan_tables
 from embeddings.sharding import shard
 from embeddings.tables import build_tables, initialize_tables, local_shards
 

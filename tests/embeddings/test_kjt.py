@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from embeddings.features import Ragged
+from embeddings.features.feature_transforms import Ragged
 from embeddings.kjt import to_kjt
 
 

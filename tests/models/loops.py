@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
+from models.batched.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.experts import MixtureOfExperts
-from models.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.tops.mmoe import MMoE
 from models.tops.moe import MoE
 from models.tops.ple import PLE, Level

@@ -13,8 +13,8 @@ import pytest
 from configs.schema import Config
 from tests.trainer.test_train import assert_same_bits, final_state, small
 from tests.trainer.workers import losses, start_workers, train_on, wait
-from trainer.data.follow import MARKER
-from trainer.data.generate import generate
+from trainer.data.dataset.follow import MARKER
+from trainer.data.generators._generate import generate
 
 DAYS, STEPS_A_DAY = 4, 6  # 3,000 rows in steps of 512
 

@@ -12,7 +12,7 @@ from tests.trainer.data.object_store import BUCKET, object_store
 from tests.trainer.test_commands import ROOT, command
 from tests.trainer.test_train import QUICKSTART, assert_same_bits, final_state, small
 from tests.trainer.workers import losses, train_on
-from trainer.data.generate import generate
+from trainer.data.generators._generate import generate
 
 OPTIONS = ("data.prefetch_mib=1", "data.shuffle_window=128", "checkpoint.every_steps=5")
 

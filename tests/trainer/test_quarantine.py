@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs.schema import Config
 from tests.trainer.test_train import small
 from tests.trainer.workers import start_workers, train_on, wait
-from trainer.data.generate import generate
+from trainer.data.generators._generate import generate
 
 OPTIONS = ("data.order=sequential", "data.on_error=quarantine", "training.max_steps=10")
 

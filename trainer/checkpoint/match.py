@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from configs.errors import UserError
-from trainer.agreement import Agreement
 from trainer.checkpoint.files import Checkpoint
+from trainer.ranks.agreement import Agreement
 
 _SHOWN = 10
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from embeddings.features import Columns, FeatureTransforms, Ragged
+from embeddings.features.feature_transforms import Columns, FeatureTransforms, Ragged
 from embeddings.kjt import to_kjt
 from embeddings.tables import build_tables
-from trainer.data.batch import Batch
+from trainer.data.reading.batch import Batch
 from trainer.objective import Objective
 from trainer.ranker import Ranker
 from trainer.serving.bundle import Bundle

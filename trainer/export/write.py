@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, Feature, SparseFeature
-from embeddings.features import FeatureTransforms
+from embeddings.features.feature_transforms import FeatureTransforms
 from models.build import top_of
 from models.criterion import Criterion
 from trainer.checkpoint.checkpointer import Checkpointer

@@ -1,7 +1,7 @@
 """A run that follows its data: when all known partitions are trained, its ranks wait together for new ones.
 
 Rank 0 looks, and writes what it found into the run directory before any rank trains on it: a restart finds every
-partition that was trained on. What makes a partition complete is in `trainer.data.follow`.
+partition that was trained on. What makes a partition complete is in `trainer.data.dataset.follow`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Literal
 
 from configs.errors import UserError
 from configs.schema import Config
-from embeddings.features import FeatureTransforms
-from trainer.agreement import Agreement
-from trainer.data.checks import check_manifest
-from trainer.data.faults import StorageUnavailable
-from trainer.data.follow import extend
-from trainer.data.manifest import Manifest
-from trainer.data.ranges import Ranges
-from trainer.data.reader import Reader
-from trainer.data.scan import describe
+from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.data.columns.checks import check_manifest
+from trainer.data.columns.ranges import Ranges
+from trainer.data.dataset.faults import StorageUnavailable
+from trainer.data.dataset.follow import extend
+from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.scan import describe
+from trainer.data.reading.reader import Reader
+from trainer.ranks.agreement import Agreement
 from trainer.run.manifests import keep_manifest
 from trainer.run.run_directory import RunDirectory
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from trainer.agreement import Agreement
 from trainer.checkpoint.files import Checkpoint
-from trainer.data.quarantine import Quarantined
-from trainer.data.reader import Reader
+from trainer.data.reading.quarantine import Quarantined
+from trainer.data.reading.reader import Reader
+from trainer.ranks.agreement import Agreement
 from trainer.run.run_directory import RunDirectory, write_json
 
 _KEY = "extra/quarantined"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cluster.launch import Worker
-from trainer.agreement import Agreement
+from trainer.ranks.agreement import Agreement
 from trainer.run.run_directory import RunDirectory
 
 

@@ -3,7 +3,7 @@
 import fcntl
 import json
 
-from trainer.data.manifest import Manifest
+from trainer.data.dataset.manifest import Manifest
 from trainer.run.run_directory import RunDirectory, suppress_missing_locks, write_json
 
 

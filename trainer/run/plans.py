@@ -2,8 +2,8 @@
 
 import json
 
-from embeddings.plan import Pins, Plan
-from embeddings.plan_report import PlanReport
+from embeddings.planning.plan import Pins, Plan
+from embeddings.planning.plan_report import PlanReport
 from trainer.run.run_directory import RunDirectory, write_json, write_text
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import Feature, SparseFeature
-from embeddings.features import Columns, FeatureTransforms
+from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from trainer.serving.columns import check_ids, decode_schema
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import Program, load_compiled, load_exported, why_not_here

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from configs.errors import UserError
-from embeddings.arrow import is_bytes, is_list, is_text
+from embeddings.features.arrow import is_bytes, is_list, is_text
 
 
 def encode_schema(schema: pa.Schema) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embeddings.features import Columns, Ragged
+from embeddings.features.feature_transforms import Columns, Ragged
 from trainer.serving.signature import Group
 
 

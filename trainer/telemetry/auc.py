@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.collectives import Group, exchange, gather_over_ranks, ranks, sum_over_ranks
+from trainer.ranks.collectives import Group, exchange, gather_over_ranks, ranks, sum_over_ranks
 
 SAMPLES = 256  # scores that a rank shows the others, from which the cuts between ranges are chosen
 

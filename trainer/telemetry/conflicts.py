@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.conflict import task_gradient_cosines
 from trainer.build import Built
-from trainer.collectives import sum_over_ranks
 from trainer.ranker import Outputs
+from trainer.ranks.collectives import sum_over_ranks
 
 
 class ConflictSampler:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.collectives import Group, sum_over_ranks
+from trainer.ranks.collectives import Group, sum_over_ranks
 
 THRESHOLDS = 127  # as many as TensorBoard's plugin takes
 LOG_ODDS = 10.0  # bins from -10 to 10, half a unit wide: probabilities 0.00005 to 0.99995

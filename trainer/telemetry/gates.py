@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.collectives import Group, sum_over_ranks
+from trainer.ranks.collectives import Group, sum_over_ranks
 
 DEAD_BELOW = 0.01  # times an equal share 1/E
 

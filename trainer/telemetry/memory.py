@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from embeddings.host_memory import host_memory
+from embeddings.planning.host_memory import host_memory
 
 GIB = 2**30
 

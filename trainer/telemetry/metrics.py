@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.collectives import Group, sum_over_ranks
+from trainer.ranks.collectives import Group, sum_over_ranks
 from trainer.telemetry.auc import auc, grouped_auc
 
 BLOCK_ROWS = 32_768

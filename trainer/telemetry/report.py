@@ -9,8 +9,8 @@ from typing import Self
 
 from configs.load import dump_config
 from configs.schema import Config
-from embeddings.plan import Plan
-from embeddings.plan_report import PlanReport
+from embeddings.planning.plan import Plan
+from embeddings.planning.plan_report import PlanReport
 from models.describe import describe
 from trainer.run.run_directory import RunDirectory
 from trainer.telemetry.console import eval_table, step_line

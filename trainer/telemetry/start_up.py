@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embeddings.plan_report import PlanReport
+from embeddings.planning.plan_report import PlanReport
 from models.describe import describe
 from trainer.checkpoint.files import Position
 from trainer.run.run_directory import RunDirectory

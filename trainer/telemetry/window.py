@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import TaskConfig
-from trainer.collectives import Group, max_over_ranks, ranks, sum_over_ranks
+from trainer.ranks.collectives import Group, max_over_ranks, ranks, sum_over_ranks
 from trainer.telemetry.curves import task_curves
 from trainer.telemetry.gates import GateTelemetry
 from trainer.telemetry.memory import Memory, measure

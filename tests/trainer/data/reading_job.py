@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.schema import DataConfig
 from tests.trainer.data import rows
-from trainer.data.manifest import Manifest
+from trainer.data.dataset.manifest import Manifest
 
 
 def read(manifest: dict, data: dict, rank: int, world_size: int, step: int, log: Path) -> None:

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import DataConfig, DenseFeature, SparseFeature, TableConfig, TaskConfig
-from embeddings.features import FeatureTransforms
-from trainer.data.batch import Batch
-from trainer.data.manifest import Manifest
-from trainer.data.reader import Reader
+from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.data.dataset.manifest import Manifest
+from trainer.data.reading.batch import Batch
+from trainer.data.reading.reader import Reader
 
 FEATURES = {
     "row": SparseFeature(table="t", transform="identity"),

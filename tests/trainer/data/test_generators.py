@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from configs.choices import available
 from configs.errors import UserError
 from configs.schema import GenerateConfig
-from trainer.data.generate import generate
 from trainer.data.generators import criteo, feed, parse_options, reference, regression
+from trainer.data.generators._generate import generate
 from trainer.data.generators._hashing import factors, mix, zipf
 
 KINDS = ["criteo", "feed", "reference", "regression"]

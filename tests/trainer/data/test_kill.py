@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.data import rows
 from tests.trainer.data.reading_job import read, records
-from trainer.data.scan import build_manifest
+from trainer.data.dataset.scan import build_manifest
 
 CHECKPOINT_EVERY = 3  # steps: odd, so that no half of the steps is met by every restart
 ROWS = 6000

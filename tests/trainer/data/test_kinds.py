@@ -14,15 +14,15 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import DataConfig, DenseFeature, SparseFeature, TableConfig, TaskConfig
-from embeddings.arrow import is_list
-from embeddings.features import Columns, FeatureTransforms
+from embeddings.features.arrow import is_list
+from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from tests.trainer.data import rows
-from trainer.data.block import Block
-from trainer.data.checks import kind
-from trainer.data.decode import Decoder
-from trainer.data.reader import Reader
-from trainer.data.scan import build_manifest
-from trainer.data.targets import Targets
+from trainer.data.columns.block import Block
+from trainer.data.columns.checks import kind
+from trainer.data.columns.targets import Targets
+from trainer.data.dataset.scan import build_manifest
+from trainer.data.reading.decode import Decoder
+from trainer.data.reading.reader import Reader
 
 TABLES = {"t": TableConfig(num_embeddings=2**40, embedding_dim=4)}
 IDS = {"x": SparseFeature(table="t")}

@@ -14,10 +14,10 @@ from configs.errors import UserError
 from configs.schema import DataConfig
 from tests.trainer.data import rows
 from tests.trainer.data.object_store import BUCKET, ObjectStore, object_store
-from trainer.data.faults import DataError, StorageUnavailable
-from trainer.data.manifest import Manifest
-from trainer.data.scan import build_manifest
-from trainer.data.source import open_source
+from trainer.data.dataset.faults import DataError, StorageUnavailable
+from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.scan import build_manifest
+from trainer.data.dataset.source import open_source
 
 ROWS, ROWS_PER_ROW_GROUP = 600, 100
 

@@ -12,7 +12,7 @@ from configs.schema import CheckpointConfig, Config
 from embeddings.tables import build_tables, initialize_tables
 from models.build import top_of
 from trainer.checkpoint.checkpointer import Checkpointer
-from trainer.data.manifest import Manifest
+from trainer.data.dataset.manifest import Manifest
 from trainer.run.manifests import keep_manifest
 from trainer.run.run_directory import RunDirectory
 

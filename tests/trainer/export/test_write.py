@@ -10,14 +10,14 @@ import torch.distributed as dist
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
-from embeddings.features import FeatureTransforms
+from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.kjt import to_kjt
 from models.build import top_of
 from tests.trainer.export.exported_runs import DENSE, SPARSE, make_run, rows, save
 from trainer.build import build
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.state import training_state
-from trainer.data.batch import Batch
+from trainer.data.reading.batch import Batch
 from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference
 from trainer.export.weights import table_groups
 from trainer.export.write import export

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from trainer.data.manifest import DataFile, Manifest
+from trainer.data.dataset.manifest import DataFile, Manifest
 from trainer.run.manifests import keep_manifest, read_manifest
 from trainer.run.run_directory import RunDirectory
 

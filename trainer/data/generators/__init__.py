@@ -1,6 +1,6 @@
 """Synthetic data, one module a kind, chosen by the name of its module.
 
-A generator has two functions, and `trainer.data.generate` writes what they give:
+A generator has two functions, and `trainer.data.generators._generate` writes what they give:
 
     parse(options: Mapping[str, Any]) -> Options
         The generator's own options, checked; `parse_options` does it for a dataclass.

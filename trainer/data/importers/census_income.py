@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from configs.errors import UserError
+from trainer.data.dataset.write import whole_or_absent, write_folder
 from trainer.data.importers import find_file, print_summary
-from trainer.data.write import whole_or_absent, write_folder
 
 COLUMNS = (
     "age",

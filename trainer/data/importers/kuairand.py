@@ -32,11 +32,11 @@ import numpy as np
 import pyarrow as pa
 
 from configs.errors import UserError
+from trainer.data.dataset.write import whole_or_absent, write_folder
 from trainer.data.importers import left_join, print_summary, split_strings
 from trainer.data.importers._kuairand_events import history_columns
 from trainer.data.importers._kuairand_files import FEEDBACK, read_log, read_sequences, read_users, read_videos
 from trainer.data.importers._kuairand_statistics import statistics_columns
-from trainer.data.write import whole_or_absent, write_folder
 
 LAST_TRAIN_DATE, LAST_VALIDATION_DATE = 20220504, 20220506
 MOST_REPEATS = 5.0

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from configs.errors import UserError
+from trainer.data.dataset.write import whole_or_absent, write_folder
 from trainer.data.importers import find_file, left_join, print_summary, split_strings
-from trainer.data.write import whole_or_absent, write_folder
 
 DOWNLOAD = "https://grouplens.org/datasets/movielens"
 LABELS = ("rating", "liked")

@@ -1,0 +1,1 @@
+"""Raw columns to IDs and numbers, the same in training and in serving. Needs no torchrec."""

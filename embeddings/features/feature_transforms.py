@@ -1,0 +1,221 @@
+"""Parquet columns into what a model reads: IDs as rows of tables, dense columns as one float matrix.
+
+The same code runs in training and in serving, without torch. It leaves the reading of files to `trainer.data`, and
+the lookup of the rows to `embeddings.tables`.
+
+Letters: R rows of the table at hand, N IDs of all of them together, D dense width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from configs import choices
+from configs.errors import UserError
+from configs.schema import DenseFeature, SparseFeature, TableConfig
+from embeddings.features.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
+
+Feature = SparseFeature | DenseFeature
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Bags of IDs: `lengths` [R] (int32) of them in `values` [N] (int64), with a weight each (float32 [N]) or none."""
+
+    values: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """R transformed rows.
+
+    Attributes:
+        sparse: feature name -> its bags of table rows.
+        dense: float32 [R, D], the dense features side by side in config order.
+        dropped: feature name -> IDs that its transform left out, for the features that left out any.
+    """
+
+    sparse: dict[str, Ragged]
+    dense: npt.NDArray[np.float32]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class FeatureTransforms:
+    """The features of a config, ready to be applied to tables of raw columns. Safe to call from several threads."""
+
+    def __init__(self, features: Mapping[str, Feature], tables: Mapping[str, TableConfig]) -> None:
+        """Builds the ID transforms. UserError: a setting of one is wrong, or a vocabulary file is missing."""
+        self._sparse = {name: f for name, f in features.items() if isinstance(f, SparseFeature)}
+        self._dense = {name: f for name, f in features.items() if isinstance(f, DenseFeature)}
+        self._transforms = {name: _build(name, f, tables[f.table]) for name, f in self._sparse.items()}
+        self.sparse_names = tuple(self._sparse)
+        self.dense_names = tuple(self._dense)
+        self.weighted_names = tuple(name for name, f in self._sparse.items() if f.weights is not None)
+        self.dense_width = sum(f.width for f in self._dense.values())
+        columns = [f.column or name for name, f in features.items()]
+        columns += [f.weights for f in self._sparse.values() if f.weights is not None]
+        self.columns = tuple(dict.fromkeys(columns))
+
+    def __call__(self, table: pa.Table, where: str) -> Columns:
+        """Transforms the rows of `table`.
+
+        Args:
+            table: at least `self.columns`; others are ignored.
+            where: the rows' origin for error messages, as "part-0.parquet, row group 3".
+
+        Raises:
+            UserError: a column is missing, of a type that cannot be used, or holds a value that cannot be trained.
+        """
+        present = set(table.column_names)
+        for column in self.columns:
+            if column not in present:
+                raise UserError(f"{where}: there is no column {column!r}\nThere are: {', '.join(table.column_names)}.")
+        sparse, dropped = {}, {}
+        for name in self._sparse:
+            sparse[name], missed = self._bags(name, table, where)
+            if missed:
+                dropped[name] = missed
+        return Columns(sparse, self._matrix(table, where), dropped)
+
+    def _bags(self, name: str, table: pa.Table, where: str) -> tuple[Ragged, int]:
+        feature = self._sparse[name]
+        column = feature.column or name
+        values, lengths = flatten(single_array(table[column]))
+        if is_list(values.type):
+            refuse(
+                table.schema.field(column).type, f"{where}: column {column!r}", "a list of IDs", "Flatten its lists."
+            )
+        weights = None
+        if feature.weights is not None:
+            weights, weight_lengths = flatten(single_array(table[feature.weights]))
+            _check_lengths(lengths, weight_lengths, column, feature.weights, where)
+        if values.null_count:
+            keep = valid_mask(values)
+            lengths = _shorten(lengths, keep)
+            values = values.drop_null()
+            weights = None if weights is None else weights.filter(pa.array(keep))
+        if feature.max_length is not None and len(lengths) and lengths.max() > feature.max_length:
+            last, lengths = _last(lengths, feature.max_length)
+            values = values.take(last)
+            weights = None if weights is None else weights.take(last)
+        if pa.types.is_null(values.type):  # a column that never had a value: the file does not know its type
+            rows = np.empty(0, np.int64)
+        else:
+            rows = self._transforms[name](values, f"{where}: column {column!r}")
+        numbers = None if weights is None else _weights(weights, f"{where}: column {feature.weights!r}")
+        bags = Ragged(rows, lengths, numbers)
+        return _drop_misses(bags) if feature.out_of_range == "drop" else (bags, 0)
+
+    def _matrix(self, table: pa.Table, where: str) -> npt.NDArray[np.float32]:
+        dense = np.empty((table.num_rows, self.dense_width), np.float32)
+        start = 0
+        for name, feature in self._dense.items():
+            column = feature.column or name
+            numbers = _dense_numbers(table[column], feature, f"{where}: column {column!r}")
+            # whatever is not finite is refused below, with its place
+            with np.errstate(over="ignore", invalid="ignore"):
+                dense[:, start : start + feature.width] = _normalize(numbers, feature)
+            start += feature.width
+        if not np.isfinite(dense).all():
+            self._refuse_not_finite(dense, table, where)
+        return dense
+
+    def _refuse_not_finite(self, dense: npt.NDArray[np.float32], table: pa.Table, where: str) -> None:
+        row, place = np.argwhere(~np.isfinite(dense))[0]
+        owners = [name for name, feature in self._dense.items() for _ in range(feature.width)]
+        column = self._dense[owners[place]].column or owners[place]
+        raise UserError(
+            f"{where}, row {row}: column {column!r} is {table[column][int(row)]}, which is no finite 32-bit number\n"
+            f"Write null for a missing value: it becomes features.{owners[place]}.default."
+        )
+
+
+def _build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+    return choices.load("embeddings.features.transforms", feature.transform).build(name, feature, table)
+
+
+def _check_lengths(
+    lengths: npt.NDArray[np.int32], weight_lengths: npt.NDArray[np.int32], column: str, weights: str, where: str
+) -> None:
+    unequal = lengths != weight_lengths
+    if unequal.any():
+        row = int(np.argmax(unequal))
+        raise UserError(
+            f"{where}, row {row}: column {column!r} has {lengths[row]} IDs, column {weights!r} {weight_lengths[row]} "
+            "weights\nWrite one weight an ID."
+        )
+
+
+def _shorten(lengths: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Lengths [R] of the bags after only the elements in `keep` [N] stay."""
+    if len(keep) == len(lengths) and (lengths == 1).all():
+        return keep.astype(np.int32)
+    kept = np.concatenate(([0], np.cumsum(keep)))
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return (kept[ends] - kept[ends - lengths]).astype(np.int32)
+
+
+def _last(lengths: npt.NDArray[np.int32], limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Places of the last `limit` elements of every bag, and the new lengths."""
+    shorter = np.minimum(lengths, limit).astype(np.int32)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    shift = ends - np.cumsum(shorter, dtype=np.int64)
+    return np.arange(shorter.sum(), dtype=np.int64) + np.repeat(shift, shorter), shorter
+
+
+def _weights(weights: pa.Array, where: str) -> npt.NDArray[np.float32]:
+    numbers = floats(weights, np.nan, where).astype(np.float32, copy=False)
+    if not np.isfinite(numbers).all():
+        place = int(np.argmin(np.isfinite(numbers)))
+        raise UserError(f"{where} has the weight {weights[place]}\nWrite a finite number for every ID.")
+    return numbers
+
+
+def _drop_misses(bags: Ragged) -> tuple[Ragged, int]:
+    """Bags without the IDs that a transform marked with -1, and how many those were."""
+    if not len(bags.values) or bags.values.min() >= 0:
+        return bags, 0
+    keep = bags.values >= 0
+    weights = None if bags.weights is None else bags.weights[keep]
+    kept = Ragged(bags.values[keep], _shorten(bags.lengths, keep), weights)
+    return kept, len(keep) - len(kept.values)
+
+
+def _dense_numbers(column: pa.ChunkedArray, feature: DenseFeature, what: str) -> npt.NDArray:
+    """A dense column as [R, width] numbers of its own type, nulls filled."""
+    array = single_array(column)
+    if pa.types.is_null(array.type):
+        return np.full((len(array), feature.width), feature.default)
+    values, lengths = flatten(array)
+    if feature.width == 1 and one_each(lengths):
+        return floats(values, feature.default, what).reshape(-1, 1)
+    given = valid_mask(array) if is_list(array.type) and array.null_count else np.ones(len(array), np.bool_)
+    wrong = (lengths != feature.width) & given
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{what} has {lengths[row]} numbers in row {row}, not {feature.width}\n"
+            "Set the feature's width to the length of its lists, which must all be equal."
+        )
+    numbers = floats(values, feature.default, what).reshape(-1, feature.width)
+    if given.all():
+        return numbers
+    filled = np.full((len(array), feature.width), feature.default, np.result_type(numbers, np.float32))
+    filled[given] = numbers
+    return filled
+
+
+def _normalize(numbers: npt.NDArray, feature: DenseFeature) -> npt.NDArray:
+    """Applies the feature's transform in the column's own precision: float32 would round large numbers first."""
+    if feature.transform == "log1p":
+        return np.copysign(np.log1p(np.abs(numbers)), numbers)
+    if feature.transform == "standardize":
+        return (numbers - feature.mean) / feature.std
+    return numbers

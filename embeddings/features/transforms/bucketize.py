@@ -1,0 +1,35 @@
+"""Numbers into buckets between fixed boundaries: bucket i holds boundaries[i-1] < x <= boundaries[i]."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from configs.errors import UserError
+from configs.schema import SparseFeature, TableConfig
+from embeddings.features.arrow import floats
+
+
+def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+    """Values -> the first bucket whose upper edge they do not pass; the last bucket has no upper edge."""
+    boundaries = np.array(feature.boundaries, np.float64)
+    if not len(boundaries) or not (np.diff(boundaries) > 0).all():
+        raise UserError(
+            f"features.{name}.boundaries={feature.boundaries} are not increasing numbers\n"
+            f"Write the upper edges of the buckets, as features.{name}.boundaries=[1,10,100]."
+        )
+    if len(boundaries) >= table.num_embeddings:
+        raise UserError(
+            f"features.{name}: {len(boundaries)} boundaries are {len(boundaries) + 1} buckets, but table "
+            f"{feature.table!r} has {table.num_embeddings} rows\nRaise tables.{feature.table}.num_embeddings."
+        )
+
+    def transform(values: pa.Array, where: str) -> npt.NDArray[np.int64]:
+        numbers = floats(values, 0.0, where)
+        nan = np.isnan(numbers)
+        if nan.any():
+            raise UserError(f"{where} has NaN at element {int(np.argmax(nan))}\nWrite null for a missing number.")
+        return np.searchsorted(boundaries, numbers, side="left").astype(np.int64, copy=False)
+
+    return transform

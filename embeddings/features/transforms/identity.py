@@ -1,0 +1,35 @@
+"""Integers that are row numbers already. One outside the table is an error, or is left out of its bag."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from configs.errors import UserError
+from configs.schema import SparseFeature, TableConfig
+from embeddings.features.arrow import integers, refuse
+
+
+def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+    """Values -> themselves; out of [0, num_embeddings): UserError, or -1 with `out_of_range: drop`."""
+    num_embeddings, drop = table.num_embeddings, feature.out_of_range == "drop"
+
+    def transform(values: pa.Array, where: str) -> npt.NDArray[np.int64]:
+        rows = integers(values, where)
+        if rows is None:
+            refuse(values.type, where, "a row number", "Write integers, or use transform: hash or vocabulary.")
+        unsigned = rows.view(np.uint64)  # in which negative numbers are large
+        if not len(rows) or unsigned.max() < num_embeddings:
+            return rows
+        outside = unsigned >= np.uint64(num_embeddings)
+        if drop:
+            return np.where(outside, np.int64(-1), rows)
+        first = int(np.argmax(outside))
+        raise UserError(
+            f"{where} has ID {values[first]}, outside table {feature.table!r} of {num_embeddings:,} rows\n"
+            f"Raise tables.{feature.table}.num_embeddings, or set features.{name}.out_of_range=drop, or use "
+            "transform: hash."
+        )
+
+    return transform

@@ -1,0 +1,1 @@
+"""Which ranks hold which part of which table, and what that costs."""

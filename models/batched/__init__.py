@@ -1,0 +1,1 @@
+"""Many small networks as a few wide matrix products."""

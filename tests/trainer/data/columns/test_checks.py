@@ -1,0 +1,101 @@
+"""What is said about a data set before a run starts on it."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.errors import UserError
+from configs.schema import Config, DataConfig, DenseFeature, SparseFeature, TableConfig, TaskConfig, TrainingConfig
+from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.data.columns.checks import check_manifest
+from trainer.data.dataset.scan import build_manifest
+
+GOOD = {"user": pa.array([1, 2]), "age": pa.array([1.0, 2.0]), "click": pa.array([0, 1]), "w": pa.array([1.0, 1.0])}
+
+
+def check(root: Path, *tables: dict[str, pa.Array], **data) -> None:
+    for number, columns in enumerate(tables):
+        pq.write_table(pa.table(columns), root / f"{number}.parquet")
+    config = Config(
+        data=DataConfig(root=str(root), weight_column="w", **data),
+        features={"user": SparseFeature(table="t"), "age": DenseFeature()},
+        tables={"t": TableConfig(num_embeddings=10, embedding_dim=4)},
+        tasks={"click": TaskConfig()},
+        training=TrainingConfig(run_dir="unused"),
+    )
+    check_manifest(build_manifest(str(root)), FeatureTransforms(config.features, config.tables), config)
+
+
+def test_good_files(tmp_path: Path) -> None:
+    more = dict(reversed(GOOD.items())) | {"extra": pa.array(["a", "b"])}
+    check(tmp_path, GOOD, more)
+
+
+@pytest.mark.parametrize("column", list(GOOD))
+def test_a_missing_column(tmp_path: Path, column: str) -> None:
+    lacking = {name: values for name, values in GOOD.items() if name != column}
+    with pytest.raises(UserError, match=rf"1\.parquet: there is no column '{column}'\nThe first file has: user, "):
+        check(tmp_path, GOOD, lacking)
+
+
+def test_many_missing_columns_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="and 3 more") as caught:
+        check(tmp_path, {"x": pa.array([1])}, {"x": pa.array([1])})
+    assert len(str(caught.value).splitlines()) == 7
+
+
+def test_a_column_there_twice(tmp_path: Path) -> None:
+    double = pa.Table.from_arrays([*GOOD.values(), GOOD["age"]], [*GOOD, "age"])
+    pq.write_table(double, tmp_path / "0.parquet")
+    with pytest.raises(UserError, match="there is 2 times the column 'age'"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("user", pa.array([1.5, 2.5])),
+        ("age", pa.array(["a", "b"])),
+        ("click", pa.array([[1], [0]])),
+        ("w", pa.array(["a", "b"])),
+    ],
+)
+def test_a_type_that_cannot_be_used(tmp_path: Path, column: str, values: pa.Array) -> None:
+    with pytest.raises(UserError, match=rf"0\.parquet: column '{column}' has type"):
+        check(tmp_path, GOOD | {column: values})
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "can_widen"),
+    [
+        ("user", pa.array([1, 2], pa.int32()), True),
+        ("age", pa.array([1.0, 2.0], pa.float32()), True),
+        ("user", pa.array(["1", "2"]), False),
+        ("user", pa.array([1, 2], pa.uint64()), False),
+        ("user", pa.array([[1], [2]]), False),
+        ("age", pa.array([1, 2]), False),
+    ],
+)
+def test_unequal_types(tmp_path: Path, column: str, values: pa.Array, can_widen: bool) -> None:
+    other = GOOD | {column: values}
+    with pytest.raises(UserError, match=rf"1\.parquet: column '{column}' has type .*0\.parquet"):
+        check(tmp_path, GOOD, other)
+    if can_widen:
+        check(tmp_path, GOOD, other, widen_types=True)
+    else:
+        with pytest.raises(UserError, match="has type"):
+            check(tmp_path, GOOD, other, widen_types=True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 2]).dictionary_encode(),
+        pa.nulls(2),
+        pa.array([1, None]),
+    ],
+)
+def test_what_does_not_make_types_unequal(tmp_path: Path, values: pa.Array) -> None:
+    check(tmp_path, GOOD, GOOD | {"user": values})

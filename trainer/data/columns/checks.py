@@ -1,0 +1,95 @@
+"""What a data set must be before a run starts on it: every column in every file, of a type that can be trained.
+
+Only footers are looked at. Values are checked where they are read, by `feature_transforms` and `targets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from configs.errors import UserError
+from configs.schema import Config
+from embeddings.features.arrow import is_bytes, is_list, is_text
+from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.data.columns.groups import group_ids
+from trainer.data.columns.targets import Targets
+from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.source import file_url
+
+_SHOWN = 5  # mistakes that one message lists
+
+
+def check_manifest(manifest: Manifest, features: FeatureTransforms, config: Config) -> None:
+    """Checks the files of a manifest against the features, tasks and weights of a config.
+
+    Raises:
+        UserError: a column is missing or there twice, is of a type that cannot be used, or of unequal types in two
+            files (`data.widen_types` allows unequal widths).
+    """
+    targets = Targets(config.tasks, config.data.weight_column)
+    groups = [config.data.group_column] if config.data.group_column else []
+    columns = tuple(dict.fromkeys((*features.columns, *targets.columns, *groups)))
+    examples = _examples(manifest)
+    _check_presence(manifest, columns)
+    for path, schema in examples:
+        nothing = pa.schema([schema.field(column) for column in columns]).empty_table()
+        features(nothing, path)
+        targets(nothing, path)
+        for column in groups:
+            group_ids(nothing, column, path)
+    first_path, first = examples[0]
+    for path, schema in examples[1:]:
+        for column in columns:
+            one, other = kind(first.field(column).type), kind(schema.field(column).type)
+            if not _agree(one, other, config.data.widen_types):
+                raise UserError(
+                    f"{path}: column {column!r} has type {other}, but {one} in {first_path}\n"
+                    "Write it with one type; data.widen_types=true reads unequal widths of integers or of floats."
+                )
+
+
+def _examples(manifest: Manifest) -> list[tuple[str, pa.Schema]]:
+    """The first file of every schema."""
+    firsts: dict[int, str] = {}
+    for file in manifest.files:
+        firsts.setdefault(file.schema, file_url(manifest.root, file.path))
+    return [(path, manifest.schemas[schema]) for schema, path in firsts.items()]
+
+
+def _check_presence(manifest: Manifest, columns: Sequence[str]) -> None:
+    counts = [{column: schema.names.count(column) for column in columns} for schema in manifest.schemas]
+    wrong = []
+    for file in manifest.files:
+        for column, count in counts[file.schema].items():
+            if count != 1:
+                times = "no" if not count else f"{count} times the"
+                wrong.append(f"{file_url(manifest.root, file.path)}: there is {times} column {column!r}")
+    if wrong:
+        more = [f"and {len(wrong) - _SHOWN:,} more"] if len(wrong) > _SHOWN else []
+        names = ", ".join(manifest.schemas[manifest.files[0].schema].names)
+        raise UserError("\n".join([*wrong[:_SHOWN], *more, f"The first file has: {names}."]))
+
+
+def kind(type_: pa.DataType) -> pa.DataType:
+    """A type without what does not matter to a reader: layout of lists and strings, dictionaries, nullability."""
+    if isinstance(type_, pa.ExtensionType):
+        return kind(type_.storage_type)
+    if pt.is_dictionary(type_):
+        return kind(type_.value_type)
+    if is_list(type_):
+        return pa.list_(kind(type_.value_type))
+    if is_text(type_):
+        return pa.string()
+    return pa.binary() if is_bytes(type_) else type_
+
+
+def _agree(one: pa.DataType, other: pa.DataType, widen: bool) -> bool:
+    if one == other or pt.is_null(one) or pt.is_null(other):
+        return True
+    if pt.is_list(one) and pt.is_list(other):
+        return _agree(one.value_type, other.value_type, widen)
+    families = (pt.is_signed_integer, pt.is_unsigned_integer, pt.is_floating, pt.is_decimal)
+    return widen and any(family(one) and family(other) for family in families)

@@ -1,0 +1,42 @@
+"""Positives weigh more, the larger another label of their row is: a click followed by a long watch counts most.
+
+Covington et al. 2016, "Deep Neural Networks for YouTube Recommendations", section 4.2, weigh positives by watch time
+(`growth: linear`), which makes the odds of a click estimate it; `log1p` keeps few rows from deciding everything.
+"""
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from configs.section import PositiveFloat
+from trainer.data.columns.numbers import Vector, numbers, refuse_first
+from trainer.data.columns.reweighting import Rule
+
+
+class Settings(Rule):
+    """1 + value / scale, or 1 + log(1 + value / scale), at most `cap`, where the task's own label is 1.
+
+    A label between 0 and 1 gets its share of that. A null weighs 1, as a row of label 0 does.
+
+    label: column with the value, at least 0. scale: the value that weighs 2 (log1p: 1.69).
+    """
+
+    label: str
+    growth: Literal["log1p", "linear"] = "log1p"
+    scale: PositiveFloat = 1.0
+    cap: PositiveFloat | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.label,)
+
+    def __call__(self, table: pa.Table, labels: Vector, where: str) -> Vector:
+        values = np.nan_to_num(numbers(table, self.label, where), nan=0.0, posinf=np.inf)
+        wrong = ~(np.isfinite(values) & (values >= 0))
+        refuse_first(wrong, table, self.label, where, "which gives no weight", "Write a finite number of at least 0.")
+        extra = values / np.float32(self.scale)
+        factor = 1 + (np.log1p(extra) if self.growth == "log1p" else extra)
+        if self.cap is not None:
+            factor = np.minimum(factor, np.float32(self.cap))
+        return (1 + labels * (factor - 1)).astype(np.float32)

@@ -1,0 +1,146 @@
+"""Finds the files of a data set and reads their footers into a manifest, many at a time.
+
+One process does it, before workers are launched: mistakes in the data come up before a cluster is taken, and 100,000
+row groups take seconds in threads, see benchmarks/manifest.py. The run directory keeps the manifest, so that a restart
+or a resume reads no footer again; a footer that changes later is noticed when its rows are read.
+
+What the files must hold for a given config is checked in `trainer.data.columns.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+
+from configs.errors import UserError
+from trainer.data.dataset.faults import unreadable, until_answered
+from trainer.data.dataset.manifest import DataFile, Manifest, ordered
+from trainer.data.dataset.source import Footer, Source, file_url, open_source, read_footer
+from trainer.data.dataset.threads import in_threads
+
+THREADS = 24  # footers read at once: most of the time is waiting; pyarrow keeps 25 connections to S3
+SUFFIXES = (".parquet", ".parq", ".pq")
+
+Look = Callable[[str, pq.FileMetaData], None]
+
+
+def build_manifest(
+    root: str, part: str = "", known: Manifest | None = None, timeout_s: float = 120, look: Look | None = None
+) -> Manifest:
+    """The manifest of the Parquet files below `root`/`part`, hidden ones (. and _) left out.
+
+    Args:
+        root: a local folder, or a URL of pyarrow.fs or fsspec.
+        part: a folder below it.
+        known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
+        timeout_s: for which a storage that does not answer is asked again.
+        look: called with the name and the metadata of every file that is read; may raise.
+
+    Raises:
+        UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
+        StorageUnavailable: the storage does not answer.
+    """
+    source = open_source(root, part)
+    manifest = read_footers(source, list_files(source, timeout_s), known, timeout_s, look)
+    if not manifest.rows:
+        raise UserError(
+            f"{source.root}: {len(manifest.files)} Parquet files without a row\nCheck data.root and its folders."
+        )
+    return manifest
+
+
+def read_footers(
+    source: Source, found: Sequence[tuple[str, int]], known: Manifest | None, timeout_s: float, look: Look | None
+) -> Manifest:
+    """The manifest of the files `found`, paths and sizes; those of `known` are not read again, nor looked at."""
+    earlier = {(file.path, file.size): file for file in known.files} if known else {}
+    schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
+    unread = [(path, size) for path, size in found if (path, size) not in earlier]
+    files = [earlier[entry] for entry in found if entry in earlier]
+    for entry, schema in in_threads(
+        partial(_scan, source, timeout_s, look), [path for path, _ in unread], THREADS, 2 * timeout_s
+    ):
+        files.append(_with_schema(entry, schema, schemas))
+    return Manifest(source.root, tuple(ordered(files)), tuple(schemas))
+
+
+def exists(root: str, part: str) -> bool:
+    """Whether there is a folder `part` below `root`."""
+    source = open_source(root, part)
+    try:
+        return source.filesystem.get_file_info(source.folder).type == fs.FileType.Directory
+    except OSError as error:
+        raise unreadable(source.root, error, "Check data.root and its permissions.") from error
+
+
+def list_files(source: Source, timeout_s: float) -> list[tuple[str, int]]:
+    """Paths below the source's folder and sizes of its Parquet files, sorted.
+
+    Raises:
+        UserError: the folder cannot be read or has no Parquet file.
+        StorageUnavailable: its storage does not answer for `timeout_s`.
+    """
+    infos = until_answered(partial(_list, source), timeout_s)
+    found = [(_below(info.path, source.folder), info.size) for info in infos if info.type == fs.FileType.File]
+    files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not is_hidden(path))
+    if not files:
+        raise UserError(f"{source.root} has no Parquet file\nData files end in {', '.join(SUFFIXES)}.")
+    return files
+
+
+def _list(source: Source) -> list[fs.FileInfo]:
+    try:
+        return source.filesystem.get_file_info(fs.FileSelector(source.folder, recursive=True))
+    except OSError as error:
+        raise unreadable(source.root, error, "Check data.root and its permissions.") from error
+
+
+def _below(path: str, folder: str) -> str:
+    path, folder = path.replace("\\", "/"), folder.replace("\\", "/")
+    return path.removeprefix(folder).lstrip("/")
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file or a folder above it is not meant as data."""
+    return any(name.startswith((".", "_")) for name in path.split("/"))
+
+
+def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> tuple[DataFile, pa.Schema]:
+    footer = until_answered(partial(footer_of, source, path), timeout_s)
+    metadata = footer.metadata
+    if look is not None:
+        look(file_url(source.root, path), metadata)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    rows = tuple(group.num_rows for group in groups)
+    size = sum(group.total_byte_size for group in groups)
+    schema = footer.schema.remove_metadata()
+    return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
+
+
+def footer_of(source: Source, path: str) -> Footer:
+    """The footer of a file below the source's folder.
+
+    Raises:
+        DataError: the file is no Parquet file, or not readable.
+        StorageUnavailable: its storage does not answer.
+    """
+    where = file_url(source.root, path)
+    try:
+        with source.open(path) as file:
+            return read_footer(file, where)
+    except OSError as error:
+        raise unreadable(where, error, "Check that it is there and readable.") from error
+
+
+def _with_schema(file: DataFile, schema: pa.Schema, schemas: dict[pa.Schema, int]) -> DataFile:
+    place = schemas.setdefault(schema, len(schemas))
+    return DataFile(file.path, file.size, file.footer, file.rows, file.bytes, place)
+
+
+def describe(files: Sequence[DataFile]) -> str:
+    """Number of files and rows, for a log line."""
+    return f"{len(files):,} file{'' if len(files) == 1 else 's'}, {sum(sum(file.rows) for file in files):,} rows"

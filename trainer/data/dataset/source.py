@@ -1,0 +1,189 @@
+"""Opens a data set's files: a local folder, or a URL that pyarrow or fsspec knows.
+
+Footers are read here too. Trying again what failed is left to those who read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+import xxhash
+
+from configs.errors import UserError
+from trainer.data.dataset.faults import DataError, first_line, unreadable
+
+MAGIC = b"PAR1"
+_S3_ATTEMPTS = 3  # of a request that is answered with 5xx or cut off; the reader then reads the row group again
+_CONNECT_TIMEOUT_S, _REQUEST_TIMEOUT_S = 10.0, 20.0  # the second: without a byte
+_TAIL = 64 * 1024  # bytes read at first from a file's end: most footers fit
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of a file system.
+
+    Attributes:
+        root: URL, or absolute path.
+        filesystem: that opens `folder`.
+        folder: of the file system, without a slash at its end.
+    """
+
+    root: str
+    filesystem: fs.FileSystem
+    folder: str
+
+    def path(self, name: str) -> str:
+        """A file's path in the file system."""
+        return f"{self.folder}/{name}" if name else self.folder
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Opens a file for reading at any place."""
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            return pa.OSFile(self.path(name))
+        return self.filesystem.open_input_file(self.path(name))
+
+    def stamp(self, name: str, file: pa.NativeFile) -> object:
+        """What changes when a file is replaced, as far as it can be had without another request."""
+        if not self.is_local:
+            return file.size(), _object_metadata(file)
+        status = os.stat(self.path(name))
+        return status.st_size, status.st_mtime_ns, status.st_ino
+
+    @property
+    def is_local(self) -> bool:
+        """Whether files are on this machine's own file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+
+@dataclass(frozen=True)
+class Footer:
+    """A file's size, the checksum of its footer and what it says."""
+
+    size: int
+    checksum: str
+    parsed: pq.ParquetFile
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        return self.parsed.metadata
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema. `metadata.schema` would tie the metadata to itself until a garbage collection."""
+        return self.parsed.schema_arrow
+
+
+def open_source(root: str, part: str = "") -> Source:
+    """The file system and folder of `root`/`part`.
+
+    Raises:
+        UserError: no file system is known for the URL, or it cannot be opened.
+        StorageUnavailable: it does not answer.
+    """
+    if "://" not in root:
+        where = os.path.abspath(os.path.join(root, part))  # workers run in other folders
+        return Source(where, fs.LocalFileSystem(), where)
+    place, mark, options = root.partition("?")
+    where = (f"{place.rstrip('/')}/{part}" if part else place) + mark + options
+    try:
+        filesystem, folder = _s3(where) if where.startswith("s3://") else fs.FileSystem.from_uri(where)
+    except (pa.ArrowInvalid, NotImplementedError):
+        filesystem, folder = _fsspec(where)
+    except OSError as error:
+        raise unreadable(where, error, "Check the URL and the credentials.") from error
+    return Source(where, filesystem, folder.rstrip("/"))
+
+
+def _s3(where: str) -> tuple[fs.FileSystem, str]:
+    """S3 with time-outs and retries of its own. Options in the URL: region, endpoint_override, scheme, anonymous.
+
+    Raises:
+        OSError: the region cannot be found out.
+        UserError: an option is not known, or the URL holds a key.
+    """
+    url = urlsplit(where)
+    options: dict[str, Any] = dict(parse_qsl(url.query))
+    if "@" in url.netloc:  # the URL is written to the run directory and to logs
+        raise UserError(
+            f"s3://...@{url.netloc.rpartition('@')[2]}: the URL holds a key\n"
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on all nodes, or use ~/.aws/credentials or a role."
+        )
+    unknown = sorted(options.keys() - {"region", "endpoint_override", "scheme", "anonymous"})
+    if unknown:
+        raise UserError(
+            f"{where}: S3 has no option {unknown[0]!r}\nIt has region, endpoint_override, scheme, anonymous."
+        )
+    options["anonymous"] = options.get("anonymous", "false").lower() == "true"
+    if "region" not in options and "endpoint_override" not in options:
+        options["region"] = fs.resolve_s3_region(url.netloc)
+    retries = fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)
+    filesystem = fs.S3FileSystem(
+        **options, connect_timeout=_CONNECT_TIMEOUT_S, request_timeout=_REQUEST_TIMEOUT_S, retry_strategy=retries
+    )
+    return filesystem, url.netloc + url.path
+
+
+def _object_metadata(file: pa.NativeFile) -> object:
+    """An object store's headers, such as the ETag, which came with the size."""
+    try:
+        return file.metadata()
+    except (NotImplementedError, ValueError):
+        return None
+
+
+def _fsspec(where: str) -> tuple[fs.FileSystem, str]:
+    import fsspec
+
+    try:
+        filesystem, folder = fsspec.core.url_to_fs(where)
+    except (ValueError, ImportError) as error:
+        raise UserError(
+            f"{where} cannot be opened: {first_line(error)}\nInstall the fsspec package for this URL."
+        ) from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), folder
+
+
+def file_url(root: str, path: str) -> str:
+    """A file's name in messages: its root, without the options of a URL, and its path."""
+    return f"{root.partition('?')[0] if '://' in root else root}/{path}"
+
+
+def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> Footer:
+    """Reads a file's footer with one request, two when it is long.
+
+    Raises:
+        DataError: the file is no whole Parquet file, or its footer has another checksum than `checksum`.
+    """
+    size = file.size()
+    if size < 12:
+        raise DataError(f"{name} has {size} bytes: it is empty or cut off, no Parquet file\nDelete or restore it.")
+    tail = file.read_at(min(size, _TAIL), max(0, size - _TAIL))
+    if tail[-4:] != MAGIC:
+        raise DataError(f"{name} does not end as a Parquet file: it is cut off or no Parquet\nDelete or restore it.")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > size:
+        raise DataError(f"{name} has a damaged footer\nDelete or restore it.")
+    if length > len(tail):
+        tail = file.read_at(length, size - length)
+    footer = tail[-length:]
+    found = xxhash.xxh64_hexdigest(footer)
+    if checksum not in (None, found):
+        refuse_other(name, "it has another footer")
+    try:
+        parsed = pq.ParquetFile(pa.BufferReader(MAGIC + footer))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{name} has a damaged footer: {first_line(error)}\nDelete or restore it.") from error
+    return Footer(size, found, parsed)
+
+
+def refuse_other(name: str, why: str) -> NoReturn:
+    """Raises the DataError for a file that is not the one of the manifest."""
+    raise DataError(
+        f"{name} was replaced or changed since the run began: {why}\nRestore it, or start a new run on the new data."
+    )
