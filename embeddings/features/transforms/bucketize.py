@@ -1,4 +1,8 @@
-"""Numbers into buckets between fixed boundaries: bucket i holds boundaries[i-1] < x <= boundaries[i]."""
+"""Numbers into buckets between fixed boundaries: bucket i holds boundaries[i-1] < x <= boundaries[i].
+
+A boundary is rounded as the column rounds its numbers: 0.1 in a float column, which is a little more than 0.1, does not
+pass the boundary 0.1, so that it is in the bucket that it has in a double column.
+"""
 
 from collections.abc import Callable
 
@@ -30,6 +34,16 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
         nan = np.isnan(numbers)
         if nan.any():
             raise UserError(f"{where} has NaN at element {int(np.argmax(nan))}\nWrite null for a missing number.")
-        return np.searchsorted(boundaries, numbers, side="left").astype(np.int64, copy=False)
+        edges = _rounded_as(values.type, boundaries)
+        return np.searchsorted(edges, numbers, side="left").astype(np.int64, copy=False)
 
     return transform
+
+
+def _rounded_as(kind: pa.DataType, boundaries: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The boundaries as a column of type `kind` holds them; those beyond its largest number stay as they are."""
+    if kind not in (pa.float16(), pa.float32()):
+        return boundaries
+    with np.errstate(over="ignore"):
+        rounded = boundaries.astype(kind.to_pandas_dtype()).astype(np.float64)
+    return np.where(np.isfinite(rounded), rounded, boundaries)

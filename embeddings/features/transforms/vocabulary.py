@@ -1,11 +1,14 @@
-"""IDs listed in a text file, one a line: line n (from 1) is row n of the table, every other ID row 0.
+r"""IDs listed in a text file, one per line: line n (from 1) is row n of the table, every other ID row 0.
 
-Integer columns compare the lines as numbers, string columns as text.
+Lines end with \n, \r\n or \r; a byte order mark is skipped. Integer columns compare the lines as numbers, columns of
+strings or bytes as UTF-8 text: bytes that are not UTF-8 are an ID that the file lacks.
 """
 
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,9 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
-from embeddings.features.arrow import integers, is_text, refuse
+from embeddings.features.arrow import integers, is_bytes, is_text, refuse
+
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
 
 
 class Vocabulary:
@@ -22,35 +27,49 @@ class Vocabulary:
     def __init__(self, path: str) -> None:
         """Reads `path` (UTF-8). UserError: unreadable, or an empty or a repeated line."""
         try:
-            self.lines = Path(path).read_text(encoding="utf-8").splitlines()
+            text = Path(path).read_text(encoding="utf-8-sig")  # which makes \n of every end of a line
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"vocabulary {path} cannot be read: {error}\nIt is a UTF-8 file with one ID a line."
+                f"vocabulary {path} cannot be read: {error}\nIt is a UTF-8 file with one ID per line."
             ) from None
         self.path = path
-        self.row_of: dict[str, int] = {}
+        self.lines = text.removesuffix("\n").split("\n") if text else []
+        self.row_of: dict[bytes, int] = {}
         for number, line in enumerate(self.lines, 1):
-            if not line or line in self.row_of:
-                fault = f"repeats line {self.row_of[line]}" if line else "is empty"
-                raise UserError(f"vocabulary {path}: line {number} {fault}: {line!r}\nWrite every ID once, one a line.")
-            self.row_of[line] = number
+            word = line.encode()
+            if not line or word in self.row_of:
+                self._refuse(number, f"repeats line {self.row_of[word]}" if line else "is empty")
+            self.row_of[word] = number
+
+    def _refuse(self, number: int, fault: str) -> NoReturn:
+        raise UserError(
+            f"vocabulary {self.path}: line {number} {fault}: {self.lines[number - 1]!r}\n"
+            "Write every ID once, one per line."
+        )
 
     @cached_property
     def sorted_integers(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The lines as sorted integers, and the row of each."""
-        try:
-            numbers = np.array([int(line) for line in self.lines], np.int64)
-        except (ValueError, OverflowError) as error:
-            raise UserError(
-                f"vocabulary {self.path} of an integer column: {error}\nWrite integers, one a line."
-            ) from None
+        numbers = np.empty(len(self.lines), np.int64)
+        for place, line in enumerate(self.lines):
+            number = int(line) if _INTEGER.fullmatch(line) else 2**64
+            if not -(2**63) <= number < 2**64:
+                raise UserError(
+                    f"vocabulary {self.path}: line {place + 1} is {line!r}, which is no integer of 64 bits\n"
+                    "The column has integers: write integers, one per line."
+                )
+            numbers[place] = number - 2**64 if number >= 2**63 else number  # an unsigned one keeps its bits
         order = np.argsort(numbers, kind="stable")
-        return numbers[order], order.astype(np.int64) + 1
+        known = numbers[order]
+        same = np.flatnonzero(known[1:] == known[:-1])
+        if len(same):
+            self._refuse(int(order[same[0] + 1]) + 1, f"is the same number as line {int(order[same[0]]) + 1}")
+        return known, order.astype(np.int64) + 1
 
     def text_rows(self, values: pa.Array) -> npt.NDArray[np.int64]:
-        """String values [N] -> rows; each different string is looked up once."""
+        """Strings or byte strings [N] -> rows; each different one is looked up once."""
         words = values if isinstance(values, pa.DictionaryArray) else values.dictionary_encode()
-        rows = [self.row_of.get(word, 0) for word in words.dictionary.to_pylist()]
+        rows = [self.row_of.get(word, 0) for word in words.dictionary.cast(pa.large_binary()).to_pylist()]
         return np.array(rows, np.int64)[words.indices.to_numpy()]
 
     def integer_rows(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -77,7 +96,7 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
 
     def transform(values: pa.Array, where: str) -> npt.NDArray[np.int64]:
         kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-        if is_text(kind):
+        if is_text(kind) or is_bytes(kind):
             return vocabulary.text_rows(values)
         numbers = integers(values, where)
         if numbers is None:

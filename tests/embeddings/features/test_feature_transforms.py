@@ -1,6 +1,7 @@
 """Columns of every shape against a plain row-by-row reading of what the features promise."""
 
 import itertools
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
+from embeddings.features.arrow import floats
 from embeddings.features.feature_transforms import FeatureTransforms
 
 TABLES = {"t": TableConfig(num_embeddings=100, embedding_dim=4)}
@@ -155,6 +157,31 @@ def test_dense_lists_stand_side_by_side():
     )
     dense = transform(table, a=DenseFeature(width=2, default=-1), b=DenseFeature(), c=DenseFeature()).dense
     assert dense.tolist() == [[1, 2, 7, 1], [-1, -1, 8, 2], [-1, 4, 9, 3]]
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2)])
+def test_a_tensor_is_the_list_that_it_is_stored_as(shape):
+    numbers = np.arange(24, dtype=np.float32)
+    chunks = [
+        pa.FixedShapeTensorArray.from_numpy_ndarray(part.reshape(-1, *shape)) for part in (numbers[:8], numbers[8:])
+    ]
+    for column in (chunks[0], pa.chunked_array(chunks)):
+        dense = transform(pa.table({"x": column}), x=DenseFeature(width=4)).dense
+        assert dense.tolist() == numbers[: dense.size].reshape(-1, 4).tolist()
+
+
+@given(st.lists(st.none() | st.decimals("-9999.99", "9999.99", places=2)), st.integers(0, 3))
+def test_a_decimal_is_the_nearest_double(numbers, skipped):
+    for kind in (pa.decimal32(6, 2), pa.decimal64(9, 2), pa.decimal128(9, 2), pa.decimal256(40, 2)):
+        found = floats(pa.array(numbers, kind).slice(skipped), 0.5, WHERE)
+        assert found.tolist() == [0.5 if number is None else float(number) for number in numbers[skipped:]]
+
+
+def test_long_decimals_are_numbers_too():
+    numbers = [Decimal("12345678901234567890.25"), Decimal("0.125")]
+    for kind in (pa.decimal128(30, 5), pa.decimal256(60, 5)):
+        assert floats(pa.array(numbers, kind), 0, WHERE) == pytest.approx([float(number) for number in numbers])
+    assert floats(pa.array([Decimal(10) ** 60], pa.decimal256(70, 0)), 0, WHERE) == pytest.approx([1e60])
 
 
 def test_dense_list_of_another_length():

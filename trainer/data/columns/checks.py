@@ -12,7 +12,7 @@ import pyarrow.types as pt
 
 from configs.errors import UserError
 from configs.schema import Config
-from embeddings.features.arrow import is_bytes, is_list, is_text
+from embeddings.features.arrow import empty_table, is_bytes, is_list, is_text
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.groups import group_ids
 from trainer.data.columns.targets import Targets
@@ -35,7 +35,7 @@ def check_manifest(manifest: Manifest, features: FeatureTransforms, config: Conf
     examples = _examples(manifest)
     _check_presence(manifest, columns)
     for path, schema in examples:
-        nothing = pa.schema([schema.field(column) for column in columns]).empty_table()
+        nothing = empty_table(schema, columns)
         features(nothing, path)
         targets(nothing, path)
         for column in groups:
@@ -75,7 +75,7 @@ def _check_presence(manifest: Manifest, columns: Sequence[str]) -> None:
 
 def kind(type_: pa.DataType) -> pa.DataType:
     """A type without what does not matter to a reader: layout of lists and strings, dictionaries, nullability."""
-    if isinstance(type_, pa.ExtensionType):
+    if isinstance(type_, pa.BaseExtensionType):
         return kind(type_.storage_type)
     if pt.is_dictionary(type_):
         return kind(type_.value_type)

@@ -179,6 +179,11 @@ def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> 
         parsed = pq.ParquetFile(pa.BufferReader(MAGIC + footer))
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{name} has a damaged footer: {first_line(error)}\nDelete or restore it.") from error
+    except UnicodeDecodeError as error:
+        shown = error.object.decode(errors="backslashreplace")
+        raise DataError(
+            f"{name} has a column whose name is not UTF-8: {shown!r}\nWrite it under another name."
+        ) from None
     return Footer(size, found, parsed)
 
 

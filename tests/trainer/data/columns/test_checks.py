@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,14 +19,18 @@ GOOD = {"user": pa.array([1, 2]), "age": pa.array([1.0, 2.0]), "click": pa.array
 def check(root: Path, *tables: dict[str, pa.Array], **data) -> None:
     for number, columns in enumerate(tables):
         pq.write_table(pa.table(columns), root / f"{number}.parquet")
-    config = Config(
+    config = config_of(root, **data)
+    check_manifest(build_manifest(str(root)), FeatureTransforms(config.features, config.tables), config)
+
+
+def config_of(root: Path, **data) -> Config:
+    return Config(
         data=DataConfig(root=str(root), weight_column="w", **data),
         features={"user": SparseFeature(table="t"), "age": DenseFeature()},
         tables={"t": TableConfig(num_embeddings=10, embedding_dim=4)},
         tasks={"click": TaskConfig()},
         training=TrainingConfig(run_dir="unused"),
     )
-    check_manifest(build_manifest(str(root)), FeatureTransforms(config.features, config.tables), config)
 
 
 def test_good_files(tmp_path: Path) -> None:
@@ -99,3 +104,21 @@ def test_unequal_types(tmp_path: Path, column: str, values: pa.Array, can_widen:
 )
 def test_what_does_not_make_types_unequal(tmp_path: Path, values: pa.Array) -> None:
     check(tmp_path, GOOD, GOOD | {"user": values})
+
+
+FLAGS = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1], pa.int8()))
+EXTENSIONS = {
+    "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones((2, 2), np.float32)),
+    "flag": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1], pa.int8())),
+    "flags": pa.ListArray.from_arrays(
+        [0, 1, 2], pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1], pa.int8()))
+    ),
+}
+
+
+def test_extension_types_are_what_they_are_stored_as(tmp_path: Path) -> None:
+    pq.write_table(pa.table(GOOD | EXTENSIONS), tmp_path / "0.parquet")
+    sparse = {name: SparseFeature(table="t", column=name) for name in ("flag", "flags")}
+    config = config_of(tmp_path)
+    features = FeatureTransforms({**sparse, "tensor": DenseFeature(width=2)}, config.tables)
+    check_manifest(build_manifest(str(tmp_path)), features, config)

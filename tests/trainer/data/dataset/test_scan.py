@@ -168,3 +168,10 @@ def test_many_row_groups(tmp_path: Path) -> None:
 
 def _resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_a_column_name_that_is_not_utf8_is_named_with_its_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"caf_": [1.0]}), tmp_path / "a.parquet", store_schema=False)
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes().replace(b"caf_", b"caf\xe9"))
+    with pytest.raises(UserError, match=r"a.parquet has a column whose name is not UTF-8: 'caf\\\\xe9'\n"):
+        build_manifest(str(tmp_path))
