@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from embeddings.features.feature_transforms import Ragged
+from embeddings.features.bags import Bags
 
 
-def to_kjt(names: Sequence[str], bags: Mapping[str, Ragged]) -> KeyedJaggedTensor:
+def to_kjt(names: Sequence[str], bags: Mapping[str, Bags]) -> KeyedJaggedTensor:
     """The KJT of `names` in that order, F features of B rows each.
 
     Where one feature has weights all have: 1 for the IDs of the others, as a weighted KJT demands.
@@ -19,9 +19,5 @@ def to_kjt(names: Sequence[str], bags: Mapping[str, Ragged]) -> KeyedJaggedTenso
     lengths = torch.from_numpy(np.concatenate([bag.lengths for bag in chosen]))
     weights = None
     if any(bag.weights is not None for bag in chosen):
-        weights = torch.from_numpy(np.concatenate([_weights(bag) for bag in chosen]))
+        weights = torch.from_numpy(np.concatenate([bag.all_weights for bag in chosen]))
     return KeyedJaggedTensor(keys=list(names), values=values, lengths=lengths, weights=weights)
-
-
-def _weights(bag: Ragged) -> np.ndarray:
-    return np.ones(len(bag.values), np.float32) if bag.weights is None else bag.weights

@@ -19,17 +19,9 @@ from configs import choices
 from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
 from embeddings.features.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
+from embeddings.features.bags import Bags
 
 Feature = SparseFeature | DenseFeature
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Bags of IDs: `lengths` [R] (int32) of them in `values` [N] (int64), with a weight each (float32 [N]) or none."""
-
-    values: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Columns:
         dropped: feature name -> IDs that its transform left out, for the features that left out any.
     """
 
-    sparse: dict[str, Ragged]
+    sparse: dict[str, Bags]
     dense: npt.NDArray[np.float32]
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -56,7 +48,6 @@ class FeatureTransforms:
         self._dense = {name: f for name, f in features.items() if isinstance(f, DenseFeature)}
         self._transforms = {name: _build(name, f, tables[f.table]) for name, f in self._sparse.items()}
         self.sparse_names = tuple(self._sparse)
-        self.dense_names = tuple(self._dense)
         self.weighted_names = tuple(name for name, f in self._sparse.items() if f.weights is not None)
         self.dense_width = sum(f.width for f in self._dense.values())
         columns = [f.column or name for name, f in features.items()]
@@ -84,7 +75,7 @@ class FeatureTransforms:
                 dropped[name] = missed
         return Columns(sparse, self._matrix(table, where), dropped)
 
-    def _bags(self, name: str, table: pa.Table, where: str) -> tuple[Ragged, int]:
+    def _bags(self, name: str, table: pa.Table, where: str) -> tuple[Bags, int]:
         feature = self._sparse[name]
         column = feature.column or name
         values, lengths = flatten(single_array(table[column]))
@@ -110,7 +101,7 @@ class FeatureTransforms:
         else:
             rows = self._transforms[name](values, f"{where}: column {column!r}")
         numbers = None if weights is None else _weights(weights, f"{where}: column {feature.weights!r}")
-        bags = Ragged(rows, lengths, numbers)
+        bags = Bags(rows, lengths, numbers)
         return _drop_misses(bags) if feature.out_of_range == "drop" else (bags, 0)
 
     def _matrix(self, table: pa.Table, where: str) -> npt.NDArray[np.float32]:
@@ -178,13 +169,13 @@ def _weights(weights: pa.Array, where: str) -> npt.NDArray[np.float32]:
     return numbers
 
 
-def _drop_misses(bags: Ragged) -> tuple[Ragged, int]:
+def _drop_misses(bags: Bags) -> tuple[Bags, int]:
     """Bags without the IDs that a transform marked with -1, and how many those were."""
     if not len(bags.values) or bags.values.min() >= 0:
         return bags, 0
     keep = bags.values >= 0
     weights = None if bags.weights is None else bags.weights[keep]
-    kept = Ragged(bags.values[keep], _shorten(bags.lengths, keep), weights)
+    kept = Bags(bags.values[keep], _shorten(bags.lengths, keep), weights)
     return kept, len(keep) - len(kept.values)
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from embeddings.features.feature_transforms import Ragged
+from embeddings.features.bags import Bags
 from embeddings.kjt import to_kjt
 
 
 def ragged(values, lengths, weights=None):
     weights = None if weights is None else np.array(weights, np.float32)
-    return Ragged(np.array(values, np.int64), np.array(lengths, np.int32), weights)
+    return Bags(np.array(values, np.int64), np.array(lengths, np.int32), weights)
 
 
 def test_order_is_the_callers():

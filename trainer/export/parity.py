@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from embeddings.features.feature_transforms import Columns, FeatureTransforms, Ragged
+from embeddings.features.bags import Bags
+from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from embeddings.kjt import to_kjt
 from embeddings.tables import build_tables
 from trainer.data.reading.batch import Batch
@@ -91,7 +92,7 @@ def trainer_predictions(
 
 def _looked_up(
     config: Config, tables: Mapping[str, Tensor], columns: Columns
-) -> tuple[Config, dict[str, Tensor], dict[str, Ragged]]:
+) -> tuple[Config, dict[str, Tensor], dict[str, Bags]]:
     """A config, tables and bags of the rows that `columns` look up, and no others, in 32 bits."""
     ids = {name: [np.zeros(1, np.int64)] for name in tables}
     for name, feature in config.sparse_features.items():
@@ -111,10 +112,10 @@ def _looked_up(
     return config.model_copy(update={"tables": smaller}), weights, sparse
 
 
-def _as_weighted_sum(bag: Ragged) -> Ragged:
+def _as_weighted_sum(bag: Bags) -> Bags:
     """The mean of a bag as a sum: torch's EmbeddingBag, unlike the sharded tables, takes weights in sums only."""
     each = 1 / np.maximum(bag.lengths, 1).astype(np.float32)
-    return replace(bag, weights=np.repeat(each, bag.lengths) * (1 if bag.weights is None else bag.weights))
+    return replace(bag, weights=np.repeat(each, bag.lengths) * bag.all_weights)
 
 
 def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:
@@ -128,7 +129,7 @@ def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:
         values = random.integers(0, num_embeddings, lengths.sum())
         values[:2] = (0, num_embeddings - 1) if rows > 1 else 0
         weights = random.random(len(values), np.float32) if feature.weights is not None else None
-        sparse[name] = Ragged(values, lengths, weights)
+        sparse[name] = Bags(values, lengths, weights)
     width = sum(feature.width for feature in config.dense_features.values())
     return Columns(sparse, random.standard_normal((rows, width), np.float32))
 

@@ -7,11 +7,11 @@ Order of the inputs: for every group of tables values [N], lengths [F, B] and, i
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embeddings.features.feature_transforms import Columns, Ragged
+from embeddings.features.bags import Bags
+from embeddings.features.feature_transforms import Columns
 from trainer.serving.signature import Group
 
 
@@ -38,18 +38,14 @@ def _group_inputs(columns: Columns, group: Group, batch: int) -> list[Tensor]:
     lengths = np.stack([bag.lengths for bag in bags]).astype(np.int32, copy=False)
     inputs = [torch.from_numpy(values), torch.from_numpy(lengths)]
     if group.weighted:
-        inputs.append(torch.from_numpy(np.concatenate([_weights(bag) for bag in bags])))
+        inputs.append(torch.from_numpy(np.concatenate([bag.all_weights for bag in bags])))
     return inputs
 
 
-def _check(name: str, bag: Ragged, rows: int, batch: int) -> None:
+def _check(name: str, bag: Bags, rows: int, batch: int) -> None:
     if bag.lengths.shape != (batch,) or (bag.lengths < 0).any() or bag.lengths.sum() != len(bag.values):
         raise ValueError(f"{name}: lengths {bag.lengths.shape} do not fit {batch} rows of {len(bag.values)} IDs")
     if bag.weights is not None and bag.weights.shape != bag.values.shape:
         raise ValueError(f"{name}: {bag.weights.shape} weights for {len(bag.values)} IDs")
     if len(bag.values) and not 0 <= bag.values.min() <= bag.values.max() < rows:
         raise ValueError(f"{name}: IDs {bag.values.min()} to {bag.values.max()} in a table of {rows} rows")
-
-
-def _weights(bag: Ragged) -> npt.NDArray[np.float32]:
-    return np.ones(len(bag.values), np.float32) if bag.weights is None else bag.weights

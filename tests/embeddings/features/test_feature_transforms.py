@@ -229,7 +229,7 @@ def test_columns_are_listed_once():
     }
     transforms = FeatureTransforms(features, TABLES)
     assert transforms.columns == ("ids", "price", "w")
-    assert (transforms.sparse_names, transforms.dense_names, transforms.weighted_names) == (("a", "b"), ("d",), ("a",))
+    assert (transforms.sparse_names, transforms.weighted_names) == (("a", "b"), ("a",))
     assert transforms.dense_width == 3
 
 

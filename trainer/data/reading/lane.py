@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trainer.data.columns.block import Bags, Block, lengths_of, weights_of
+from embeddings.features.bags import Bags
+from trainer.data.columns.block import Block
 from trainer.data.reading.order import Indices, Pick
 
 Lengths = npt.NDArray[np.int32]
@@ -44,9 +45,9 @@ class LaneRows:
     def lengths(self, feature: int) -> Lengths | None:
         """Lengths [R] of the bags; None if each is one."""
         bags = self._bags(feature)
-        if all(part.lengths is None for part in bags):
+        if all(part.is_scalar for part in bags):
             return None
-        parts = [lengths_of(part) for part in bags]
+        parts = [part.lengths for part in bags]
         if self._index is not None:
             self._lengths[feature] = np.concatenate(parts)
         return self._permute(parts)
@@ -55,7 +56,7 @@ class LaneRows:
         """IDs [N] of a feature whose lengths were asked for before, and their weights, if any are wanted."""
         bags, lengths = self._bags(feature), self._lengths.pop(feature, None)
         values = [part.values for part in bags]
-        weights = [weights_of(part) for part in bags] if weighted else None
+        weights = [part.all_weights for part in bags] if weighted else None
         if self._index is not None and lengths is not None:
             return _permute_bags(self._index, lengths, values, weights)
         permuted = self._permute(values)
