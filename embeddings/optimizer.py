@@ -20,6 +20,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 from configs.errors import UserError
 from configs.schema import Config, DenseOptimizer, SparseOptimizer, TrainingConfig
 from embeddings.adam import CpuAdam
+from embeddings.dense_gradients import DenseGradients
 
 _FUSED: dict[str, type[optim.Optimizer]] = {
     "rowwise_adagrad": fused.RowWiseAdagrad,
@@ -77,9 +78,11 @@ class RankerOptimizer(CombinedOptimizer):
         self._largest_norm = largest_norm
         self.sparse = sparse
         self.dense = dense
+        self._gradients = DenseGradients(list(dense.params.values()))
 
     def step(self, closure: Any = None) -> None:
-        """The dense step; the tables' own was part of the backward pass. Gradients are equal on all ranks."""
+        """The dense step, on gradients averaged over ranks; the tables' own was part of the backward pass."""
+        self._gradients.average()
         if self._largest_norm is not None:
             nn.utils.clip_grad_norm_(cast(Iterable[torch.Tensor], self.dense.params.values()), self._largest_norm)
         super().step(closure)

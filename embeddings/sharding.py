@@ -13,6 +13,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
+from embeddings.dense_gradients import WithoutDDP
 from embeddings.planning.plan import Plan
 
 
@@ -31,9 +32,10 @@ def table_sharders() -> list[ModuleSharder[nn.Module]]:
 
 
 def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.ProcessGroup) -> DistributedModelParallel:
-    """`module`, its tables sharded by `plan` and the rest replicated (DDP); without tables, DDP alone.
+    """`module`, its tables sharded by `plan` and the rest replicated.
 
-    The module is used up: its tables move out of it. Table weights and their optimizer state come as DTensors in
+    Gradients of the replicated rest stay each rank's own until `embeddings.optimizer` averages them before a step. The
+    module is used up: its tables move out of it. Table weights and their optimizer state come as DTensors in
     `state_dict()`, which asynchronous checkpoints need. Parameter names stay those of `module`.
 
     Args:
@@ -54,4 +56,5 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
         device=device,
         plan=ShardingPlan({paths[0]: plan.placement} if paths else {}),
         sharders=table_sharders(),
+        data_parallel_wrapper=WithoutDDP(),
     )

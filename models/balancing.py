@@ -1,9 +1,9 @@
 """Task balancing: how the losses of several tasks become one, and how their gradients meet in what they share.
 
 A balance is a module of models/balance with `build(tasks, **options) -> Balance`. It sits in the training objective, so
-its parameters are trained and its buffers saved with the model. Ranks agree by construction: parameters get gradients
-that DDP averages, and everything else follows from numbers that were summed over ranks before the balance sees them.
-How gradients are met and combined in the top is `models.fork`.
+its parameters are trained and its buffers saved with the model. Ranks agree by construction: gradients of parameters
+are averaged over ranks, and everything else follows from numbers that were summed over ranks before the balance sees
+them. How gradients are met and combined in the top is `models.fork`.
 
 Shapes: T tasks.
 """

@@ -18,8 +18,8 @@ from trainer.telemetry.metrics import TaskValues
 class Objective(nn.Module):
     """((logits [B, T], gates), labels [B, T], weights [B, T]) -> (loss [], Outputs).
 
-    The loss is the sum over this rank's rows, times the number of ranks, divided by the global batch size. DDP and
-    the tables average gradients over ranks, so one rank and N ranks get the same gradient, however rows are spread.
+    The loss is the sum over this rank's rows, times the number of ranks, divided by the global batch size. Gradients
+    are averaged over ranks, so one rank and N ranks get the same gradient, however rows are spread.
     """
 
     def __init__(self, config: Config, world_size: int) -> None:
