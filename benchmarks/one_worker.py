@@ -21,7 +21,8 @@ from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import device_of
 from trainer.data.dataset.scan import build_manifest
 from trainer.data.reading.reader import Reader
-from trainer.jobs import generate_missing, with_absolute_paths
+from trainer.prepare import generate_missing
+from trainer.run.paths import with_absolute_paths
 
 
 class OneWorker(NamedTuple):

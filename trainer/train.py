@@ -1,7 +1,7 @@
 """One worker's run, from the config to the last evaluation. Read it top to bottom.
 
 Every start is the same, the first or after a failure: the run directory says how far the run is. Preparing the run
-directory and launching the workers is `jobs`' business, and was done before.
+directory is `prepare`'s business and launching the workers the command's; both were done before.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
     device = device_of(worker)
     features = FeatureTransforms(config.features, config.tables)
     manifest = read_manifest(run, config.data.train)
-    assert manifest is not None, "jobs wrote the manifest of the training part"
+    assert manifest is not None, "the driver wrote the manifest of the training part"
     facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
     newest = checkpointer.newest_complete()

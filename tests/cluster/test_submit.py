@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.test_commands import OPTIONS
+from tests.trainer.commands.test_commands import OPTIONS
 from tests.trainer.workers import losses
 
 ROOT = Path(__file__).resolve().parents[2]

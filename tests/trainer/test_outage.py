@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.fs as fs
 import pytest
 
+from tests.trainer.commands.test_commands import ROOT, command
 from tests.trainer.data.object_store import BUCKET, object_store
-from tests.trainer.test_commands import ROOT, command
 from tests.trainer.test_train import QUICKSTART, assert_same_bits, final_state, small
 from tests.trainer.workers import losses, train_on
 from trainer.data.generators._generate import generate

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs.load import load_config
 from configs.schema import Config
-from trainer.jobs import prepare_run
+from trainer.prepare import prepare_run
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["trainer.train", "torchrec"])

@@ -1,4 +1,4 @@
-"""The comparison's variants, its table, and its rows of TensorBoard's hparams tab."""
+"""The comparison's table, and its rows of TensorBoard's hparams tab."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from configs.schema import Config, ModelConfig, TaskConfig
 from tests.models.configs import config_of
-from trainer.compare import Result, comparison, variant, write_dashboard
+from trainer.commands.compare import variant
+from trainer.telemetry.comparison import Result, comparison, write_dashboard
 
 TASKS = {"click": TaskConfig(), "watch": TaskConfig(loss="mse")}
 
@@ -32,14 +33,6 @@ def results(config: Config) -> list[Result]:
         (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
         found.append(Result(one, {"click": {"auc": auc, "gauc": auc - 0.1, "rows": 9.0}, "watch": {"rmse": 1.5}}))
     return found
-
-
-def test_a_variant_differs_in_top_seed_and_directory_alone(config: Config) -> None:
-    one = variant(config, "ple", 3)
-    assert one.training.run_dir == f"{config.training.run_dir}/ple-seed3"
-    back = {"seed": config.training.seed, "run_dir": config.training.run_dir}
-    training, model = one.training.model_copy(update=back), one.model.model_copy(update={"top": config.model.top})
-    assert one.model_copy(update={"training": training, "model": model}) == config
 
 
 def test_mean_and_deviation_over_seeds(results: list[Result]) -> None:

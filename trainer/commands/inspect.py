@@ -1,29 +1,41 @@
-"""The `inspect` command: says what is at a path, a bundle, a checkpoint, a run, or else a folder of Parquet.
+"""`inspect`: says what is at a path, a bundle, a checkpoint, a run, or else a folder of Parquet.
 
 What is in a data set is `trainer.data.inspection.inspect_data`'s to say.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from configs.errors import UserError
 from trainer.checkpoint.files import COMPLETE, Checkpoint, find, problems, read_complete
-from trainer.data.inspection.inspect_data import inspect_data
+from trainer.commands.options import AsJson
+from trainer.commands.screen import report
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
 from trainer.serving.signature import SIGNATURE, read_signature
 
 GIB = 2**30
-_SHOWN = {"tasks", "columns", "compiled_for", "source", "parity", "versions"}
 
 
-def inspect(location: str) -> tuple[str, dict[str, Any]]:
+def inspect(
+    path: Annotated[str, typer.Argument(help="A data set, a run, a checkpoint or a bundle.")], as_json: AsJson = False
+) -> None:
+    """Describe what is at PATH."""
+    text, values = describe(path)
+    report(text, values, as_json)
+
+
+def describe(location: str) -> tuple[str, dict[str, Any]]:
     """Text for a reader, and the same as JSON values.
 
     Raises:
         UserError: there is nothing that this project wrote or reads.
     """
+    from trainer.data.inspection.inspect_data import inspect_data
+
     path = Path(location)
     if "://" in location:
         return inspect_data(location)

@@ -1,7 +1,4 @@
-"""Several tops on the same data: which configs to train, one table of the results, and one dashboard.
-
-Training is `jobs`' and `measure`'s business.
-"""
+"""Several tops trained on the same data: one table of the results, and one dashboard. Training is for others."""
 
 import math
 import shutil
@@ -24,13 +21,6 @@ class Result:
 
     config: Config
     tasks: dict[str, dict[str, float]]
-
-
-def variant(config: Config, top: str, seed: int) -> Config:
-    """`config` with another top and seed, in a run directory of its own below training.run_dir."""
-    run_dir = f"{config.training.run_dir}/{top}-seed{seed}"
-    training = config.training.model_copy(update={"seed": seed, "run_dir": run_dir})
-    return config.model_copy(update={"training": training, "model": config.model.model_copy(update={"top": top})})
 
 
 def comparison(results: list[Result], part: str) -> tuple[str, dict[str, Any]]:

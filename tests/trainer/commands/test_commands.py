@@ -17,7 +17,7 @@ from tests.trainer.test_train import QUICKSTART, assert_same_bits, final_state, 
 from tests.trainer.workers import losses, train_on
 from trainer.run.run_directory import RunDirectory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = (
     "data.global_batch_size=512",
     "data.shuffle_window=1024",

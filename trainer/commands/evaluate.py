@@ -1,0 +1,82 @@
+"""`evaluate`: measures the newest checkpoint of a run on every row of a part, each once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from configs.errors import UserError
+from configs.load import load_config
+from configs.schema import Config
+from trainer.commands.on_workers import call_on_workers
+from trainer.commands.options import AsJson, RunFolder
+from trainer.commands.screen import report
+
+if TYPE_CHECKING:
+    from cluster.launch import Worker
+
+
+def evaluate(
+    run: RunFolder,
+    part: Annotated[str | None, typer.Option(help="Sub-folder of data.root; data.validation if left out.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="In place of launch.workers.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the newest checkpoint of a run on every row of a part, each once."""
+    text, values = evaluate_run(run, part=part, workers=workers)
+    report(text, values, as_json)
+
+
+def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None) -> tuple[str, dict[str, Any]]:
+    """A table of metrics and its values."""
+    from trainer.prepare import keep_part
+    from trainer.run.run_directory import open_run
+    from trainer.run.versions import check_versions
+
+    check_versions()
+    run = open_run(run_dir)
+    config = load_config(run.config)
+    training = config.training.model_copy(update={"run_dir": str(run)})  # it may have moved
+    config = config.model_copy(update={"training": training})
+    if workers is not None:
+        config = config.model_copy(update={"launch": config.launch.model_copy(update={"workers": workers})})
+    part = part or config.data.validation
+    keep_part(run, config, part)
+    result = call_on_workers(measure_on_worker, (config, part), config, folder=run.path, logs="logs/evaluate")
+    return result["text"], {"tasks": result["tasks"]}
+
+
+def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[str, Any]:
+    """{"text": a table, "tasks": {task: {metric: value}}}.
+
+    Raises:
+        UserError: the run has no complete checkpoint.
+    """
+    import torch.distributed as dist
+
+    from embeddings.features.feature_transforms import FeatureTransforms
+    from trainer.build import build, device_of
+    from trainer.checkpoint.checkpointer import Checkpointer
+    from trainer.checkpoint.state import training_state
+    from trainer.evaluate import evaluate as pass_over
+    from trainer.run.logs import redirect_to
+    from trainer.run.plans import read_pins
+    from trainer.run.run_directory import RunDirectory
+    from trainer.telemetry.console import eval_table
+    from trainer.train import open_reader
+
+    config, part = argument
+    run = RunDirectory(config.training.run_dir)
+    redirect_to(run.logs / "evaluate" / f"rank_{worker.rank}.log")
+    device = device_of(worker)
+    features = FeatureTransforms(config.features, config.tables)
+    reader = open_reader(config, run, part, features, worker, shuffle=False)
+    assert reader is not None, "the driver wrote the manifest of the part"
+    built = build(config, device, worker.local_world_size, read_pins(run))
+    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
+    position = checkpointer.load(training_state(built.model, built.optimizer))
+    if position is None:
+        raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")
+    record = pass_over(built, reader, config, device, position.step, position.epoch)
+    dist.barrier()
+    return {"text": eval_table(record), "tasks": record.tasks}

@@ -1,0 +1,21 @@
+"""Arguments that several commands have, and the config that they name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from configs.load import load_config
+from configs.schema import Config
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/ has presets.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as data.global_batch_size=8192.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line of standard output.")]
+
+
+def read_config(path: Path, overrides: list[str] | None) -> Config:
+    """The config of a command line. Raises UserError with every mistake of it."""
+    return load_config(path, overrides or [])

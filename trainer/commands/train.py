@@ -1,0 +1,75 @@
+"""`train`: trains a config into its run directory. What a worker does is told in `trainer.train`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from configs.choices import described
+from configs.errors import RunFailed
+from configs.schema import Config
+from trainer.commands.on_workers import call_on_workers
+from trainer.commands.options import ConfigFile, Overrides, read_config
+from trainer.commands.screen import report, say
+
+if TYPE_CHECKING:
+    from cluster.launch import Worker
+
+HELP = "\n\n".join(
+    [
+        "Train a config; writes its run directory.",
+        "model.top is one of:",
+        *(f"{name} - {text}" for name, text in described("models.tops").items()),
+    ]
+)
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what the run directory holds.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, print the config, start nothing.")] = False,
+) -> None:
+    settings = read_config(config, overrides)
+    if dry_run:
+        report(check_run(settings))
+    else:
+        train_run(settings, resume=resume, overwrite=overwrite)
+
+
+def check_run(config: Config) -> str:
+    """Checks versions, config and data as `train_run` does; returns the resolved config as YAML."""
+    from configs.load import dump_config
+    from trainer.prepare import check_data
+    from trainer.run.paths import with_absolute_paths
+    from trainer.run.versions import check_versions
+
+    check_versions()
+    config = with_absolute_paths(config)
+    check_data(config)
+    return dump_config(config)
+
+
+def train_run(config: Config, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """Prepares the run directory and trains on workers; returns what rank 0's `train` returned."""
+    from trainer.prepare import prepare_run
+    from trainer.run.paths import with_absolute_paths
+    from trainer.run.run_directory import RunDirectory
+    from trainer.run.versions import check_versions
+
+    check_versions()
+    config = with_absolute_paths(config)
+    run = RunDirectory(config.training.run_dir)
+    with run.lock():
+        config = prepare_run(config, resume=resume, overwrite=overwrite, say=say)
+        result = call_on_workers(train_on_worker, config, config, folder=run.path, logs="logs/latest")
+    if result["stopped"]:
+        raise RunFailed(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
+    say(f"done: {run}")
+    return result
+
+
+def train_on_worker(config: Config, worker: "Worker") -> dict[str, Any]:
+    from trainer import train as story
+
+    return story.train(config, worker)
