@@ -34,7 +34,7 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> C
     """
     generate_missing(config, say)
     run = RunDirectory(config.training.run_dir)
-    manifests = _manifests(run, config, keep=not overwrite)  # before anything of an old run is deleted
+    manifests = _manifests(run, config, keep=not overwrite, say=say)  # before anything of an old run is deleted
     former = load_config(run.config).tasks if resume and run.is_used else {}
     config = config.model_copy(update={"tasks": settle(config.tasks, manifests[config.data.train], former)})
     _open(run, config, resume=resume, overwrite=overwrite, say=say)
@@ -43,16 +43,16 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> C
     return config
 
 
-def check_data(config: Config) -> None:
+def check_data(config: Config, say: Say) -> None:
     """Checks what `prepare_run` would; data that is still to be generated is not there to check."""
     if config.data.generate is None or Path(config.data.root).exists():
-        _check(config, config.data.train)
+        _check(config, config.data.train, say)
 
 
-def keep_part(run: RunDirectory, config: Config, part: str) -> None:
+def keep_part(run: RunDirectory, config: Config, part: str, say: Say) -> None:
     """Makes sure that the run has a manifest of `part`."""
     if read_manifest(run, part) is None:
-        keep_manifest(run, part, _check(config, part))
+        keep_manifest(run, part, _check(config, part, say))
 
 
 def generate_data(config: Config, say: Say) -> None:
@@ -95,7 +95,7 @@ def _is_mid_epoch(run: RunDirectory) -> bool:
     return bool(complete) and complete[0].position.epoch_step > 0
 
 
-def _manifests(run: RunDirectory, config: Config, *, keep: bool) -> dict[str, Manifest]:
+def _manifests(run: RunDirectory, config: Config, *, keep: bool, say: Say) -> dict[str, Manifest]:
     """The files of each part, fixed at the first start of a run: files that arrive later change nothing.
 
     keep: those that the run has already.
@@ -104,18 +104,18 @@ def _manifests(run: RunDirectory, config: Config, *, keep: bool) -> dict[str, Ma
     for part in (config.data.train, config.data.validation):
         known = read_manifest(run, part) if keep else None
         if known is None and (part == config.data.train or exists(config.data.root, part)):
-            known = _check(config, part)
+            known = _check(config, part, say)
         if known is not None:
             manifests[part] = known
     return manifests
 
 
-def _check(config: Config, part: str) -> Manifest:
+def _check(config: Config, part: str, say: Say) -> Manifest:
     features = FeatureTransforms(config.features, config.tables)
     data = config.data
     find_files = complete_partitions if data.follow and part == data.train else build_manifest
     tasks = config.tasks if part == data.train else without(config.tasks)
     look = Ranges(tasks, data.weight_column)
-    manifest = find_files(data.root, part, timeout_s=data.read_timeout_s, look=look)
+    manifest = find_files(data.root, part, timeout_s=data.read_timeout_s, look=look, say=say)
     check_manifest(manifest, features, config.model_copy(update={"tasks": tasks}))
     return manifest

@@ -64,7 +64,7 @@ def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None) 
         for place, each in enumerate(variants):
             run = RunDirectory(each.training.run_dir)
             variants[place] = prepare_run(each, resume=run.is_used, overwrite=False, say=say)
-            keep_part(run, each, part)
+            keep_part(run, each, part, say)
         folder = Path(config.training.run_dir)
         tasks = call_on_workers(train_all_on_worker, (variants, part), config, folder=folder, logs="*/logs/latest")
         if len(tasks) < len(variants):

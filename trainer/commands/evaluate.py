@@ -10,7 +10,7 @@ from configs.load import load_config
 from configs.schema import Config
 from trainer.commands.on_workers import call_on_workers
 from trainer.commands.options import AsJson, RunFolder
-from trainer.commands.screen import report
+from trainer.commands.screen import report, say
 
 if TYPE_CHECKING:
     from cluster.launch import Worker
@@ -41,7 +41,7 @@ def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None) -> tup
     if workers is not None:
         config = config.model_copy(update={"launch": config.launch.model_copy(update={"workers": workers})})
     part = part or config.data.validation
-    keep_part(run, config, part)
+    keep_part(run, config, part, say)
     result = call_on_workers(measure_on_worker, (config, part), config, folder=run.path, logs="logs/evaluate")
     return result["text"], {"tasks": result["tasks"]}
 

@@ -46,7 +46,7 @@ def check_run(config: Config) -> str:
 
     check_versions()
     config = with_absolute_paths(config)
-    check_data(config)
+    check_data(config, say)
     return dump_config(config)
 
 

@@ -19,7 +19,8 @@ from trainer.data.columns.ranges import Ranges
 from trainer.data.dataset.faults import StorageUnavailable
 from trainer.data.dataset.follow import extend
 from trainer.data.dataset.manifest import Manifest
-from trainer.data.dataset.scan import describe
+from trainer.data.dataset.scan import describe, say_skipped
+from trainer.data.dataset.walk import Skipped
 from trainer.data.reading.reader import Reader
 from trainer.ranks.agreement import Agreement
 from trainer.run.manifests import keep_manifest
@@ -87,7 +88,7 @@ class Following:
 
     def _look(self, manifest: Manifest) -> _News | None:
         try:
-            grown, late = extend(manifest, self._config.data.read_timeout_s, self._ranges)
+            grown, late, skipped = extend(manifest, self._config.data.read_timeout_s, self._ranges)
             if len(grown.files) > len(manifest.files):
                 check_manifest(grown, FeatureTransforms(self._config.features, self._config.tables), self._config)
         except StorageUnavailable as error:
@@ -95,6 +96,7 @@ class Following:
             return None
         except UserError as error:
             return _News("end", mistake=str(error))
+        self._tell_skipped(manifest.root, [entry for entry in skipped if entry.path not in self._told])
         self._tell_late([path for path in late if path not in self._told])
         if len(grown.files) == len(manifest.files):
             return None
@@ -102,6 +104,11 @@ class Following:
         new = replace(grown, files=grown.files[len(manifest.files) :])
         self._say(f"new: {', '.join(new.partitions[:_SHOWN])}{_more(new.partitions)}: {describe(new.files)}")
         return _News("more", grown)
+
+    def _tell_skipped(self, root: str, skipped: list[Skipped]) -> None:
+        """Markers such as _SUCCESS come with every partition and are not worth a line each."""
+        self._told.update(entry.path for entry in skipped)
+        say_skipped(root, [entry for entry in skipped if entry.why != "hidden"], self._say)
 
     def _tell_late(self, late: list[str]) -> None:
         if late:

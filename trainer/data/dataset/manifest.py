@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
@@ -17,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
+from trainer.data.dataset.partitions import folder_of
 
 FORMAT = 1
 
@@ -44,7 +45,7 @@ class DataFile:
     @property
     def folder(self) -> str:
         """Folder of the file below the root of the part: its partition."""
-        return self.path.rpartition("/")[0]
+        return folder_of(self.path)
 
 
 class RowGroup(NamedTuple):
@@ -117,13 +118,3 @@ class Manifest:
         schemas = tuple(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(s))) for s in content["schemas"])
         files = tuple(DataFile(**{**file, "rows": tuple(file["rows"])}) for file in content["files"])
         return Manifest(content["root"], files, schemas)
-
-
-def ordered(files: Sequence[DataFile]) -> Iterator[DataFile]:
-    """Files by folder, then by name: a partition is contiguous, and partitions named by date come in time order."""
-    return iter(sorted(files, key=lambda file: (partition_key(file.folder), file.path)))
-
-
-def partition_key(folder: str) -> list[str]:
-    """What partitions are ordered by: the names of the folders, from the root down."""
-    return folder.split("/")

@@ -1,15 +1,16 @@
 """Finds the files of a data set and reads their footers into a manifest, many at a time.
 
-One process does it, before workers are launched: mistakes in the data come up before a cluster is taken, and 100,000
-row groups take seconds in threads, see benchmarks/manifest.py. The run directory keeps the manifest, so that a restart
-or a resume reads no footer again; a footer that changes later is noticed when its rows are read.
+Which files those are is defined in `trainer.data.dataset.listing`. One process does it, before workers are launched:
+mistakes in the data come up before a cluster is taken, and 100,000 row groups take seconds in threads, see
+benchmarks/manifest.py. The run directory keeps the manifest, so that a restart or a resume reads no footer again; a
+footer that changes later is noticed when its rows are read.
 
 What the files must hold for a given config is checked in `trainer.data.columns.checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -18,20 +19,27 @@ import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from trainer.data.dataset.faults import unreadable, until_answered
-from trainer.data.dataset.manifest import DataFile, Manifest, ordered
+from trainer.data.dataset.listing import list_files, skipped_line
+from trainer.data.dataset.manifest import DataFile, Manifest
 from trainer.data.dataset.source import Footer, Source, file_url, open_source, read_footer
 from trainer.data.dataset.threads import in_threads
+from trainer.data.dataset.walk import Found, Skipped
 
 THREADS = 24  # footers read at once: most of the time is waiting; pyarrow keeps 25 connections to S3
-SUFFIXES = (".parquet", ".parq", ".pq")
 
 Look = Callable[[str, pq.FileMetaData], None]
+Say = Callable[[str], None]
 
 
 def build_manifest(
-    root: str, part: str = "", known: Manifest | None = None, timeout_s: float = 120, look: Look | None = None
+    root: str,
+    part: str = "",
+    known: Manifest | None = None,
+    timeout_s: float = 120,
+    look: Look | None = None,
+    say: Say | None = None,
 ) -> Manifest:
-    """The manifest of the Parquet files below `root`/`part`, hidden ones (. and _) left out.
+    """The manifest of the data set in `root`/`part`.
 
     Args:
         root: a local folder, or a URL of pyarrow.fs or fsspec.
@@ -39,13 +47,16 @@ def build_manifest(
         known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
         timeout_s: for which a storage that does not answer is asked again.
         look: called with the name and the metadata of every file that is read; may raise.
+        say: given a line about what was skipped.
 
     Raises:
         UserError: the folder cannot be read or has no Parquet file, a file is damaged, or there is no row.
         StorageUnavailable: the storage does not answer.
     """
     source = open_source(root, part)
-    manifest = read_footers(source, list_files(source, timeout_s), known, timeout_s, look)
+    listing = list_files(source, timeout_s, [file.path for file in known.files] if known else ())
+    say_skipped(source.root, listing.skipped, say)
+    manifest = read_footers(source, listing.files, known, timeout_s, look)
     if not manifest.rows:
         raise UserError(
             f"{source.root}: {len(manifest.files)} Parquet files without a row\nCheck data.root and its folders."
@@ -53,19 +64,23 @@ def build_manifest(
     return manifest
 
 
+def say_skipped(root: str, skipped: Iterable[Skipped], say: Say | None) -> None:
+    """Says in one line what was skipped below `root`, if anything was, and if there is someone to tell."""
+    line = skipped_line(root, skipped)
+    if say is not None and line is not None:
+        say(line)
+
+
 def read_footers(
-    source: Source, found: Sequence[tuple[str, int]], known: Manifest | None, timeout_s: float, look: Look | None
+    source: Source, found: Sequence[Found], known: Manifest | None, timeout_s: float, look: Look | None
 ) -> Manifest:
-    """The manifest of the files `found`, paths and sizes; those of `known` are not read again, nor looked at."""
+    """The manifest of the files `found`, in their order; those of `known` are not read again, nor looked at."""
     earlier = {(file.path, file.size): file for file in known.files} if known else {}
     schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
-    unread = [(path, size) for path, size in found if (path, size) not in earlier]
-    files = [earlier[entry] for entry in found if entry in earlier]
-    for entry, schema in in_threads(
-        partial(_scan, source, timeout_s, look), [path for path, _ in unread], THREADS, 2 * timeout_s
-    ):
-        files.append(_with_schema(entry, schema, schemas))
-    return Manifest(source.root, tuple(ordered(files)), tuple(schemas))
+    unread = [file.path for file in found if file not in earlier]
+    scanned = iter(in_threads(partial(_scan, source, timeout_s, look), unread, THREADS, 2 * timeout_s))
+    files = [earlier[file] if file in earlier else _with_schema(*next(scanned), schemas) for file in found]
+    return Manifest(source.root, tuple(files), tuple(schemas))
 
 
 def exists(root: str, part: str) -> bool:
@@ -75,38 +90,6 @@ def exists(root: str, part: str) -> bool:
         return source.filesystem.get_file_info(source.folder).type == fs.FileType.Directory
     except OSError as error:
         raise unreadable(source.root, error, "Check data.root and its permissions.") from error
-
-
-def list_files(source: Source, timeout_s: float) -> list[tuple[str, int]]:
-    """Paths below the source's folder and sizes of its Parquet files, sorted.
-
-    Raises:
-        UserError: the folder cannot be read or has no Parquet file.
-        StorageUnavailable: its storage does not answer for `timeout_s`.
-    """
-    infos = until_answered(partial(_list, source), timeout_s)
-    found = [(_below(info.path, source.folder), info.size) for info in infos if info.type == fs.FileType.File]
-    files = sorted((path, size) for path, size in found if path.endswith(SUFFIXES) and not is_hidden(path))
-    if not files:
-        raise UserError(f"{source.root} has no Parquet file\nData files end in {', '.join(SUFFIXES)}.")
-    return files
-
-
-def _list(source: Source) -> list[fs.FileInfo]:
-    try:
-        return source.filesystem.get_file_info(fs.FileSelector(source.folder, recursive=True))
-    except OSError as error:
-        raise unreadable(source.root, error, "Check data.root and its permissions.") from error
-
-
-def _below(path: str, folder: str) -> str:
-    path, folder = path.replace("\\", "/"), folder.replace("\\", "/")
-    return path.removeprefix(folder).lstrip("/")
-
-
-def is_hidden(path: str) -> bool:
-    """Whether a file or a folder above it is not meant as data."""
-    return any(name.startswith((".", "_")) for name in path.split("/"))
 
 
 def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> tuple[DataFile, pa.Schema]:

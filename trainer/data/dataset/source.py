@@ -18,7 +18,7 @@ import xxhash
 from configs.errors import UserError
 from trainer.data.dataset.faults import DataError, first_line, unreadable
 
-MAGIC = b"PAR1"
+MAGIC, ENCRYPTED_MAGIC = b"PAR1", b"PARE"  # the second of files whose footer is encrypted
 _S3_ATTEMPTS = 3  # of a request that is answered with 5xx or cut off; the reader then reads the row group again
 _CONNECT_TIMEOUT_S, _REQUEST_TIMEOUT_S = 10.0, 20.0  # the second: without a byte
 _TAIL = 64 * 1024  # bytes read at first from a file's end: most footers fit
@@ -45,7 +45,7 @@ class Source:
     def open(self, name: str) -> pa.NativeFile:
         """Opens a file for reading at any place."""
         if isinstance(self.filesystem, fs.LocalFileSystem):
-            return pa.OSFile(self.path(name))
+            return pa.OSFile(os.fsencode(self.path(name)))  # pyright: ignore[reportArgumentType]
         return self.filesystem.open_input_file(self.path(name))
 
     def stamp(self, name: str, file: pa.NativeFile) -> object:
@@ -164,6 +164,8 @@ def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> 
     if size < 12:
         raise DataError(f"{name} has {size} bytes: it is empty or cut off, no Parquet file\nDelete or restore it.")
     tail = file.read_at(min(size, _TAIL), max(0, size - _TAIL))
+    if tail[-4:] == ENCRYPTED_MAGIC:
+        raise DataError(f"{name} has an encrypted footer\nKeys are not supported: write the file without encryption.")
     if tail[-4:] != MAGIC:
         raise DataError(f"{name} does not end as a Parquet file: it is cut off or no Parquet\nDelete or restore it.")
     length = int.from_bytes(tail[-8:-4], "little") + 8

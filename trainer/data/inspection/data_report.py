@@ -108,7 +108,7 @@ def _counted(number: int, what: str) -> str:
 
 def text_of(values: dict[str, Any]) -> str:
     """The findings for a reader, at most 100 columns wide."""
-    lines = [f"data {values['path']}"]
+    lines = [f"data {values['path']}", *values["skipped"]]
     for name, part in values["parts"].items():
         lines += ["", *_lines_of_part(name, part)]
     if values["advice"]:

@@ -20,7 +20,7 @@ from configs.errors import UserError
 from trainer.data.columns.checks import kind
 from trainer.data.dataset.faults import DataError, first_line
 from trainer.data.dataset.manifest import DataFile, Manifest, RowGroup
-from trainer.data.dataset.scan import SUFFIXES, build_manifest
+from trainer.data.dataset.scan import build_manifest
 from trainer.data.dataset.source import Source, file_url, open_source, read_footer
 from trainer.data.inspection.column_profile import ColumnProfile
 from trainer.data.inspection.data_report import advice_of_part, schema_differences, text_of
@@ -43,11 +43,13 @@ def inspect_data(path: str, row_groups: int = ROW_GROUPS) -> tuple[str, dict[str
     """
     source = open_source(path)
     info = source.filesystem.get_file_info(source.folder)
-    if info.type == fs.FileType.File or path.endswith(SUFFIXES):
+    if info.type == fs.FileType.File:
         raise UserError(f"{path} is a file\nGive the folder that it is in.")
-    manifest = build_manifest(path)
+    skipped: list[str] = []
+    manifest = build_manifest(path, say=skipped.append)
     parts = {name: _part(source, manifest, files, row_groups) for name, files in _parts(source, manifest).items()}
-    values = {"kind": "data", "path": source.root, "parts": parts, "advice": schema_differences(manifest)}
+    differences = schema_differences(manifest)
+    values = {"kind": "data", "path": source.root, "skipped": skipped, "parts": parts, "advice": differences}
     return text_of(values), values
 
 

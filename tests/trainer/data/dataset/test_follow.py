@@ -51,7 +51,7 @@ def test_what_comes_too_late_is_named(tmp_path: Path, manifest: Manifest) -> Non
     add(tmp_path, 2)
     add(tmp_path, 0)
     (tmp_path / "train" / "day=1" / "b.parquet").write_bytes((tmp_path / "train" / "day=1" / "a.parquet").read_bytes())
-    grown, late = extend(manifest, 10)
+    grown, late, _ = extend(manifest, 10)
     assert grown.partitions == ("day=1", "day=2")
     assert late == ("day=0/a.parquet", "day=1/b.parquet")
 

@@ -30,29 +30,22 @@ def test_files_are_ordered_by_folder_then_name(tmp_path: Path) -> None:
     paths = [file.path for file in manifest.files]
     assert paths == [
         "b.parquet",
+        "day=2/a.parquet",
         "day=10/a.parquet",
         "day=10/b.parquet",
         "day=10/x/a.parquet",
         "day=10-b/a.parquet",
-        "day=2/a.parquet",
     ]
-    assert manifest.partitions == ("", "day=10", "day=10/x", "day=10-b", "day=2")
+    assert manifest.partitions == ("", "day=2", "day=10", "day=10/x", "day=10-b")
     assert [part.tolist() for part in manifest.segments(by_partition=True)] == [
         [2, 1],
-        [2, 1, 2, 1],
         [2, 1],
+        [2, 1, 2, 1],
         [2, 1],
         [2, 1],
     ]
     assert [part.tolist() for part in manifest.segments(by_partition=False)] == [[2, 1] * 6]
     assert manifest.rows == 18
-
-
-def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
-    rows.write(tmp_path, {"a.parquet": 3, "_temporary/b.parquet": 3, ".c.parquet": 3, "d=1/.e/f.parquet": 3}, 2)
-    (tmp_path / "train" / "_SUCCESS").touch()
-    (tmp_path / "train" / "notes.txt").write_text("x")
-    assert [file.path for file in build_manifest(str(tmp_path), "train").files] == ["a.parquet"]
 
 
 def test_json_round_trip_and_fingerprint(tmp_path: Path) -> None:
