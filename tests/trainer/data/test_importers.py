@@ -93,7 +93,7 @@ def test_census_income_names_a_missing_file_and_a_wrong_one(tmp_path):
 def test_an_importer_does_not_write_over_data(tmp_path):
     source = census_files(tmp_path / "in")
     census_income.prepare(source, str(tmp_path / "out"))
-    with pytest.raises(UserError, match="out exists already"):
+    with pytest.raises(UserError, match="out is there already"):
         census_income.prepare(source, str(tmp_path / "out"))
     with pytest.raises(UserError, match="local folders only"):
         census_income.prepare(source, "s3://bucket/out")

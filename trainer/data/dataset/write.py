@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
+from configs.outputs import check_output
 
 ROWS_PER_FILE = 100_000
 ROWS_PER_ROW_GROUP = 16_384
@@ -68,6 +69,5 @@ def _free_place(root: str) -> Path:
             f"{root}: data sets are written to local folders only\nwrite it to a local folder and copy that one there"
         )
     place = Path(root).absolute()
-    if place.is_file() or (place.is_dir() and any(place.iterdir())):
-        raise UserError(f"{root} exists already\ndelete it or write to another folder")
+    check_output(place, "the data set", "folder")
     return place

@@ -1,0 +1,70 @@
+"""Where a command may write: one rule for all that do.
+
+What this product did not write is never replaced or deleted; what it did write, only by the flag that says so.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from configs.errors import UserError
+
+
+def check_output(
+    path: str | Path,
+    argument: str,
+    kind: Literal["file", "folder"],
+    *,
+    is_own: Callable[[Path], bool] = lambda path: False,
+    overwrite: bool | None = None,
+) -> None:
+    """Refuses a place for a command's result that is taken, or that cannot be written to. Touches nothing.
+
+    Nothing there is fine, and so is an empty folder for a folder.
+
+    Args:
+        argument: what the user gave the path with, such as "--out".
+        is_own: whether this product wrote what is there, as such a result.
+        overwrite: whether --overwrite was given; None for a command without it.
+
+    Raises:
+        UserError: names the path, and what is in the way.
+    """
+    path = Path(path)
+    try:
+        blocked = _unwritable(path) or _of_other_kind(path, kind)
+        taken = _is_there(path) and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:  # such as a name that is too long
+        blocked, taken = f"cannot be written: {error.strerror}", False
+    remedy = f"give {argument} another name"
+    if blocked:
+        raise UserError(f"{path} {blocked}\n{remedy}")
+    if taken and (overwrite is None or not is_own(path)):
+        raise UserError(f"{path} is there already\n{remedy}")
+    if taken and not overwrite:
+        raise UserError(f"{path} is there already\n--overwrite replaces it, or {remedy}")
+
+
+def _unwritable(path: Path) -> str | None:
+    nearest = next(parent for parent in path.absolute().parents if _is_there(parent))
+    if not nearest.is_dir():
+        return f"cannot be written: {nearest} is not a folder"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"cannot be written: {nearest} is read-only, or not yours"
+    return None
+
+
+def _of_other_kind(path: Path, kind: Literal["file", "folder"]) -> str | None:
+    if not _is_there(path) or path.is_dir() == (kind == "folder"):
+        return None
+    return f"is there already, {'a file' if kind == 'folder' else 'a folder'}"
+
+
+def _is_there(path: Path) -> bool:
+    """Also a link to nothing. Raises OSError where there can be none."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
