@@ -34,6 +34,7 @@ from trainer.run.manifests import read_manifest
 from trainer.run.plans import keep_plan, read_pins
 from trainer.run.run_directory import RunDirectory
 from trainer.run.versions import installed
+from trainer.run.vocabularies import features_of
 from trainer.schedule import learning_rate_factor
 from trainer.telemetry.conflicts import ConflictSampler
 from trainer.telemetry.divergence import refuse_divergence
@@ -75,7 +76,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
     run = RunDirectory(config.training.run_dir)
     open_attempt(run, worker)
     device = device_of(worker)
-    features = FeatureTransforms(config.features, config.tables)
+    features = FeatureTransforms(features_of(run, config), config.tables)
     manifest = read_manifest(run, config.data.train)
     assert manifest is not None, "the driver wrote the manifest of the training part"
     facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}

@@ -62,6 +62,7 @@ def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[st
     from trainer.run.logs import redirect_to
     from trainer.run.plans import read_pins
     from trainer.run.run_directory import RunDirectory
+    from trainer.run.vocabularies import features_of
     from trainer.telemetry.console import eval_table
     from trainer.train import open_reader
 
@@ -69,7 +70,7 @@ def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[st
     run = RunDirectory(config.training.run_dir)
     redirect_to(run.logs / "evaluate" / f"rank_{worker.rank}.log")
     device = device_of(worker)
-    features = FeatureTransforms(config.features, config.tables)
+    features = FeatureTransforms(features_of(run, config), config.tables)
     reader = open_reader(config, run, part, features, worker, shuffle=False)
     assert reader is not None, "the driver wrote the manifest of the part"
     built = build(config, device, worker.local_world_size, read_pins(run))

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.load import load_config
-from configs.schema import Config, Feature, SparseFeature
+from configs.schema import Config, Feature
 from embeddings.features.feature_transforms import FeatureTransforms
+from embeddings.features.files import files_of, with_files
 from models.build import top_of
 from models.criterion import Criterion
 from trainer.checkpoint.checkpointer import Checkpointer
@@ -31,6 +32,7 @@ from trainer.export.weights import MappedWeights, table_groups
 from trainer.run.manifests import read_manifest
 from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
+from trainer.run.vocabularies import features_of
 from trainer.serving.bundle import Bundle
 from trainer.serving.columns import encode_schema
 from trainer.serving.inputs import program_inputs
@@ -56,6 +58,7 @@ def export(run_dir: str, out: str | None = None) -> Path:
     """
     run = open_run(run_dir)
     config = load_config(run.config)
+    config = config.model_copy(update={"features": features_of(run, config)})
     checkpoint = Checkpointer(run.checkpoints, config.checkpoint, {}).newest_complete()
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint\nTrain it first, or give the directory of another run.")
@@ -146,13 +149,12 @@ def _write_programs(folder: Path, config: Config, top: nn.Module, mapped: Mapped
 
 def _copy_vocabularies(features: Mapping[str, Feature], folder: Path) -> dict[str, Feature]:
     """The features, their vocabularies copied into the bundle."""
-    copied = dict(features)
-    for name, feature in features.items():
-        if isinstance(feature, SparseFeature) and feature.vocabulary is not None:
-            (folder / "vocabulary").mkdir(exist_ok=True)
-            shutil.copyfile(feature.vocabulary, folder / "vocabulary" / f"{name}.txt")
-            copied[name] = feature.model_copy(update={"vocabulary": f"vocabulary/{name}.txt"})
-    return copied
+    paths = {}
+    for name, path in files_of(features).items():
+        (folder / "vocabulary").mkdir(exist_ok=True)
+        paths[name] = f"vocabulary/{name}.txt"
+        shutil.copyfile(path, folder / paths[name])
+    return with_files(features, paths)
 
 
 def _time(bundle: Bundle, config: Config) -> dict[str, float]:

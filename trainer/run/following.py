@@ -25,6 +25,7 @@ from trainer.data.reading.reader import Reader
 from trainer.ranks.agreement import Agreement
 from trainer.run.manifests import keep_manifest
 from trainer.run.run_directory import RunDirectory
+from trainer.run.vocabularies import features_of
 
 Outcome = Literal["more", "end", "stopped"]
 
@@ -90,7 +91,8 @@ class Following:
         try:
             grown, late, skipped = extend(manifest, self._config.data.read_timeout_s, self._ranges)
             if len(grown.files) > len(manifest.files):
-                check_manifest(grown, FeatureTransforms(self._config.features, self._config.tables), self._config)
+                features = FeatureTransforms(features_of(self._run, self._config), self._config.tables)
+                check_manifest(grown, features, self._config)
         except StorageUnavailable as error:
             self._say(f"{str(error).splitlines()[0]}; looking again in {self._config.data.follow_every_s:g} s")
             return None

@@ -1,6 +1,6 @@
 """The folder that a run writes to: names of its files, who may use it, and what it leaves when a run goes on.
 
-    config.yaml  environment.json  manifest.json  plan.json  plan.txt  metrics.jsonl
+    config.yaml  environment.json  manifest.json  vocabularies.json  vocabularies/  plan.json  plan.txt  metrics.jsonl
     tensorboard/{train,eval}  checkpoints/  logs/attempt_N/rank_K.log  logs/latest  profile/  export/
 
 All hosts see it: a shared file system. Contents are the business of those who write them. Imports no torch.
@@ -42,6 +42,8 @@ class RunDirectory:
         self.environment = self.path / "environment.json"
         self.manifest = self.path / "manifest.json"
         self.manifest_lock = self.path / ".manifest.lock"
+        self.vocabularies = self.path / "vocabularies"
+        self.vocabulary_list = self.path / "vocabularies.json"
         self.plan_json = self.path / "plan.json"
         self.plan_text = self.path / "plan.txt"
         self.metrics = self.path / "metrics.jsonl"

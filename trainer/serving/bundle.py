@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.schema import Feature, SparseFeature
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
+from embeddings.features.files import files_of, with_files
 from trainer.serving.columns import check_ids, decode_schema
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import Program, load_compiled, load_exported, why_not_here
@@ -105,9 +106,5 @@ def _load_program(folder: Path, signature: Signature, compiled: bool) -> tuple[P
 
 def _with_own_files(signature: Signature, folder: Path) -> dict[str, Feature]:
     """The features, with the paths of their vocabularies inside the bundle."""
-    return {
-        name: feature.model_copy(update={"vocabulary": str(folder / feature.vocabulary)})
-        if isinstance(feature, SparseFeature) and feature.vocabulary is not None
-        else feature
-        for name, feature in signature.features.items()
-    }
+    paths = {name: str(folder / path) for name, path in files_of(signature.features).items()}
+    return with_files(signature.features, paths)

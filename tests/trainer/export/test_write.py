@@ -21,6 +21,8 @@ from trainer.data.reading.batch import Batch
 from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference
 from trainer.export.weights import table_groups
 from trainer.export.write import export
+from trainer.run.run_directory import RunDirectory
+from trainer.run.vocabularies import keep_vocabularies
 from trainer.serving.bundle import Bundle
 from trainer.serving.signature import COMPILED, checksum, read_signature
 
@@ -218,3 +220,11 @@ def test_groups_stack_tables_of_one_kind(compiled):
     assert groups["tables.fp32.8"].features == ("liked", "user", "item")
     assert groups["tables.fp32.8"].first_rows == (1000, 0, 1000)
     assert groups["tables.fp16.4"].mean == (True, False)
+
+
+def test_a_bundle_has_the_vocabulary_that_the_run_keeps(tmp_path, no_compiler):
+    config = make_run(tmp_path, features={"tag": SPARSE["tag"]})
+    keep_vocabularies(RunDirectory(config.training.run_dir), config)
+    (tmp_path / "tags.txt").write_text("c\nb\na\n")
+    bundle = export(config.training.run_dir)
+    assert (bundle / "vocabulary" / "tag.txt").read_text() == "a\nb\nc\n"

@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.trainer.data.test_follow import ROWS, add
-from tests.trainer.data.test_follow import config as data_config
 
 from configs.errors import UserError
 from configs.schema import Config, TrainingConfig
 from tests.trainer.data import rows
+from tests.trainer.data.dataset.test_follow import ROWS, add
+from tests.trainer.data.dataset.test_follow import config as data_config
 from trainer.data.dataset.faults import StorageUnavailable
 from trainer.data.dataset.follow import MARKER
 from trainer.data.dataset.scan import build_manifest
