@@ -16,6 +16,7 @@ from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, Poo
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from configs.schema import Config, TableConfig
+from configs.splitmix import GAMMA, scramble
 
 _DATA_TYPES = {"fp32": DataType.FP32, "fp16": DataType.FP16}
 _POOLING = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
@@ -89,8 +90,8 @@ def _key(seed: int, table: str) -> int:
 def fill_uniform(shard: Tensor, row: int, column: int, width: int, scale: float, key: int) -> None:
     """Fill `shard` with uniform values in [-scale, scale), each a pure function of (key, row, column).
 
-    Two neighbours of a row share one 64-bit number, SplitMix64 of the position in the table (Steele, Lea and Flood,
-    "Fast splittable pseudorandom number generators", OOPSLA 2014), so that all devices agree bit for bit.
+    Two neighbours of a row share one 64-bit number, SplitMix64 of the position in the table, so that all devices agree
+    bit for bit.
 
     Args:
         shard: [rows, columns], columns even.
@@ -107,13 +108,5 @@ def fill_uniform(shard: Tensor, row: int, column: int, width: int, scale: float,
     for first in range(0, rows, step):
         block = shard[first : first + step]
         positions = torch.arange(row + first, row + first + len(block), device=shard.device)
-        numbers = _splitmix64(positions[:, None] * (width // 2) + pairs, key)
+        numbers = scramble((positions[:, None] * (width // 2) + pairs).mul_(GAMMA).add_(key))
         block.copy_(numbers.view(torch.int32) * (scale / 2**31))
-
-
-def _splitmix64(counter: Tensor, key: int) -> Tensor:
-    """SplitMix64 of int64 counters, in place; torch's shift of a negative number needs the mask to be logical."""
-    counter.mul_(-0x61C8864680B583EB).add_(key)
-    counter.bitwise_xor_((counter >> 30).bitwise_and_(2**34 - 1)).mul_(-0x40A7B892E31B1A47)
-    counter.bitwise_xor_((counter >> 27).bitwise_and_(2**37 - 1)).mul_(-0x6B2FB644ECCEEE15)
-    return counter.bitwise_xor_((counter >> 31).bitwise_and_(2**33 - 1))

@@ -29,7 +29,7 @@ class Layer:
 def layers(config: Config) -> list[Layer]:
     """Every layer of the run's top."""
     with torch.device("meta"):
-        top = top_of(config)
+        top = top_of(config).eval()  # in training it may draw, from keys that a batch has
         x = torch.empty(_BATCH, config.input_width)
     found: list[Layer] = []
     for name, module in top.named_modules():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
+from models.draws import Dropout, Noise
 
 
 class GateWeights(nn.Module):
@@ -20,16 +21,12 @@ class GateWeights(nn.Module):
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.noise, self.dropout = model.gate_noise, model.gate_dropout
+        self.noise, self.dropout = Noise(model.gate_noise), Dropout(model.gate_dropout)
 
     def forward(self, logits: Tensor) -> Tensor:
-        if self.training and self.noise:
-            logits = logits + self.noise * torch.randn_like(logits)
-        if self.training and self.dropout:
-            hidden = torch.rand_like(logits) < self.dropout
-            hidden = hidden & ~hidden.all(dim=1, keepdim=True)
+        logits = self.noise(logits)
+        if self.training and self.dropout.threshold:
+            kept = self.dropout.kept(logits).bool()
+            hidden = ~kept & kept.any(dim=1, keepdim=True)
             logits = logits.masked_fill(hidden, float("-inf"))
         return torch.softmax(logits, dim=1)
-
-    def extra_repr(self) -> str:
-        return f"noise={self.noise}, dropout={self.dropout}"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
+from models.draws import share_row_keys
 from trainer.data.reading.batch import Batch
 
 
@@ -55,7 +56,9 @@ class Ranker(nn.Module):
         self.join = JoinInputs(features)
         self.top = top
         self.objective = objective
+        self._row_keys = share_row_keys(top)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        self._row_keys.tensor = batch.row_keys
         inputs = batch.dense if self.tables is None else self.join(self.tables(batch.sparse), batch.dense)
         return self.objective(self.top(inputs), batch.labels, batch.label_weights)

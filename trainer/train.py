@@ -178,7 +178,6 @@ def fit(session: Session, start: Position) -> End:
                 ahead = map(Batch.pin_memory, ahead)  # so that copies to the GPU overlap with its work
             while step < stop:
                 rates = _set_learning_rates(session, step, last)
-                torch.manual_seed(_step_seed(training.seed, step, session.worker.rank))
                 session.profiler.tick(step)
                 outputs = pipeline.progress(ahead)
                 window.add(outputs)
@@ -253,11 +252,6 @@ def _set_learning_rates(session: Session, step: int, last: int) -> dict[str, flo
     }
     session.built.optimizer.set_learning_rates(**rates)
     return rates
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """Dropout and noise are a function of these three, so that a resumed run repeats them."""
-    return hash((seed, step, rank)) & (2**63 - 1)
 
 
 def _save(session: Session, step: int, epoch: int, epoch_step: int) -> float:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batched.stacks import Stack, on_own_inputs, on_shared_input
+from models.draws import Dropout
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -98,8 +99,8 @@ class ParallelMLP(nn.Module):
         super().__init__()
         self.count, self.widths, self.activate_output = count, tuple(widths), activate_output
         self.activation = activation(activation_name)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.layers = nn.ModuleList(ParallelLinear(count, *pair) for pair in itertools.pairwise(widths))
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(len(self.layers) + activate_output))
 
     @property
     def first_layer(self) -> tuple[int, int]:
@@ -113,8 +114,9 @@ class ParallelMLP(nn.Module):
 
     def stack(self) -> Stack:
         """What it needs to know of them, for this call."""
-        dropout = self.dropout.p if self.training and isinstance(self.dropout, nn.Dropout) else 0.0
-        return Stack(*self.first_layer, len(self.layers), self.activate_output, dropout)
+        dropouts = cast(Sequence[Dropout], self.dropouts)
+        is_drawn = self.training and any(dropout.threshold for dropout in dropouts)
+        return Stack(*self.first_layer, len(self.layers), self.activate_output, dropouts if is_drawn else ())
 
     def operands(self) -> list[Tensor]:
         """Weight and bias of layer after layer."""
@@ -123,21 +125,21 @@ class ParallelMLP(nn.Module):
 
     def forward(self, columns: Tensor) -> Tensor:
         h = columns
-        for layer in self.layers:
-            h = layer(self._activate(h))
-        return self._activate(h) if self.activate_output else h
+        for index, layer in enumerate(self.layers):
+            h = layer(self._activate(h, index))
+        return self._activate(h, len(self.layers)) if self.activate_output else h
 
     def last_hidden(self, columns: Tensor) -> Tensor:
         """What the last layer takes: columns [N, widths[-2], B], activated."""
         h = columns
         for index, layer in enumerate(self.layers):
-            h = self._activate(h)
+            h = self._activate(h, index)
             if index < len(self.layers) - 1:
                 h = layer(h)
         return h
 
-    def _activate(self, x: Tensor) -> Tensor:
-        return self.dropout(self.activation(x))
+    def _activate(self, x: Tensor, index: int) -> Tensor:
+        return self.dropouts[index](self.activation(x))
 
 
 def forward_families(first: WideLinear, networks: Mapping[str, ParallelMLP], x: Tensor) -> dict[str, Tensor]:

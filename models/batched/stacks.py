@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.batched.products import product
+from models.draws import Dropout
 
 
 class Stack(NamedTuple):
@@ -26,7 +27,7 @@ class Stack(NamedTuple):
     width: int  # of what the first layer returns
     depth: int = 0  # layers behind the first; each takes ReLU of the one before
     activate_output: bool = False
-    dropout: float = 0.0  # behind every ReLU; 0 outside training
+    dropouts: Sequence[Dropout] = ()  # behind each ReLU; none outside training
 
 
 Parameters = Sequence[Tensor]  # weight [N, O, I], bias [N, O] of layer after layer
@@ -109,9 +110,9 @@ def _up(columns: Tensor, parameters: Parameters, stack: Stack) -> tuple[list[Ten
     """(input of each layer, output) from what the first layer returned, which is used up."""
     inputs = []
     for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        inputs.append(_activate(columns, stack))
+        inputs.append(_activate(columns, stack, len(inputs)))
         columns = torch.baddbmm(bias.unsqueeze(2), weight, inputs[-1])
-    return inputs, _activate(columns, stack) if stack.activate_output else columns
+    return inputs, _activate(columns, stack, stack.depth) if stack.activate_output else columns
 
 
 def _down(
@@ -135,14 +136,17 @@ def _down(
     return parameters
 
 
-def _activate(columns: Tensor, stack: Stack) -> Tensor:
+def _activate(columns: Tensor, stack: Stack, layer: int) -> Tensor:
     columns = torch.relu_(columns)
-    return torch.dropout_(columns, stack.dropout, True) if stack.dropout else columns
+    if not stack.dropouts:
+        return columns
+    dropout = stack.dropouts[layer]
+    return columns.mul_(dropout.kept(columns)).mul_(dropout.scale)
 
 
 def _deactivate(grad: Tensor, activated: Tensor, stack: Stack, out: Tensor) -> Tensor:
     torch.ops.aten.threshold_backward.grad_input(grad, activated, 0, grad_input=out)
-    return out.mul_(1 / (1 - stack.dropout)) if stack.dropout else out
+    return out.mul_(stack.dropouts[0].scale) if stack.dropouts else out
 
 
 def _as_autocast(*tensors: Tensor) -> Sequence[Tensor]:

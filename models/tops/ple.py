@@ -58,7 +58,6 @@ class Level(nn.Module):
         self.task = Streams(model, "task", num_tasks, num_experts=own, num_reached=own + shared)
         reached = 0 if is_last else num_tasks * own + shared
         self.shared = Streams(model, "shared", 1, num_experts=shared, num_reached=reached)
-        self.gate_weights = GateWeights(model)
         self.mix = MixFork(private=num_tasks * own) if is_last else Mix()
         if same_input:
             self.first = WideLinear(input_dim, {**self.task.families, **self.shared.families})
@@ -69,7 +68,7 @@ class Level(nn.Module):
         columns = self._columns(streams)
         gates = self._task_gates(columns["task_gates"])
         if "shared_gates" in columns:
-            gates = torch.cat([gates, self.gate_weights(columns["shared_gates"])])
+            gates = torch.cat([gates, self.shared.gate_weights(columns["shared_gates"])])
         experts = torch.cat([self.task.expert_outputs(columns), self.shared.expert_outputs(columns)])
         return self.mix(gates, experts), gates.permute(2, 0, 1)
 
@@ -83,7 +82,7 @@ class Level(nn.Module):
 
     def _task_gates(self, logits: Tensor) -> Tensor:
         """Logits [T, K + S, B] -> weights [T, E, B], zero at the other tasks' experts."""
-        weights = self.gate_weights(logits)
+        weights = self.task.gate_weights(logits)
         own = weights[:, : self.num_own].permute(1, 2, 0)
         own = torch.diag_embed(own, dim1=0, dim2=1)  # [T, T, K, B]
         return torch.cat([own.flatten(1, 2), weights[:, self.num_own :]], dim=1)
@@ -105,7 +104,7 @@ class Streams(nn.Module):
         self.families = {f"{name}_experts": self.experts.first_layer}
         if model.residual:
             self.families[f"{name}_residuals"] = (count * num_experts, model.expert_layers[-1])
-        self.gates = None
+        self.gates, self.gate_weights = None, GateWeights(model)
         if num_reached:
             self.gates = ParallelMLP(count, (*model.gate_layers, num_reached), model.activation, activate_output=False)
             self.families[f"{name}_gates"] = self.gates.first_layer

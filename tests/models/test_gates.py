@@ -3,10 +3,17 @@
 import torch
 
 from configs.schema import ModelConfig
+from models.draws import share_row_keys
 from models.gates import GateWeights
 
 LOGITS = torch.randn(2, 4, 4000, generator=torch.Generator().manual_seed(0))  # [gates, experts, batch]
 WEIGHTS = LOGITS.softmax(dim=1)
+
+
+def drawn(**options: float) -> torch.Tensor:
+    gate = GateWeights(ModelConfig(**options))
+    share_row_keys(gate).tensor = torch.arange(4000)
+    return gate(LOGITS)
 
 
 def test_evaluation_is_a_plain_softmax():
@@ -15,8 +22,7 @@ def test_evaluation_is_a_plain_softmax():
 
 
 def test_dropout_hides_the_share_of_experts_and_rescales_the_rest():
-    torch.manual_seed(0)
-    weights = GateWeights(ModelConfig(gate_dropout=0.3))(LOGITS)
+    weights = drawn(gate_dropout=0.3)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 4000))
     hidden = weights == 0
     # Rows whose four experts would all be hidden (0.3^4 = 0.8%) keep them.
@@ -26,13 +32,12 @@ def test_dropout_hides_the_share_of_experts_and_rescales_the_rest():
 
 
 def test_extreme_dropout_still_gives_distributions():
-    weights = GateWeights(ModelConfig(gate_dropout=0.99))(LOGITS)
+    weights = drawn(gate_dropout=0.99)
     assert torch.isfinite(weights).all()
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 4000))
 
 
 def test_noise_has_the_standard_deviation_it_is_given():
-    torch.manual_seed(0)
-    noisy = GateWeights(ModelConfig(gate_noise=0.5))(LOGITS).log()
+    noisy = drawn(gate_noise=0.5).log()
     ratio = (noisy[:, 0] - noisy[:, 1]) - (LOGITS[:, 0] - LOGITS[:, 1])
     assert abs(ratio.std().item() - 0.5 * 2**0.5) < 0.02

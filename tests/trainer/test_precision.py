@@ -10,7 +10,13 @@ from tests.trainer.workers import losses, start_workers, train_on, wait
 from trainer.checkpoint.files import find
 from trainer.run.folder import Folder
 
-OPTIONS = ("model.dropout=0", "training.gradient_cosines_every=4", "checkpoint.every_steps=6")
+OPTIONS = (
+    "model.dropout=0.2",
+    "model.gate_noise=0.5",
+    "model.gate_dropout=0.2",
+    "training.gradient_cosines_every=4",
+    "checkpoint.every_steps=6",
+)
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,16 @@ def test_numbers_of_workers_train_the_same(data: str, tmp_path: Path) -> None:
     assert gauc == pytest.approx([gauc[0]] * 3, abs=2e-3)
 
 
+def test_numbers_of_workers_draw_the_same(data: str, tmp_path: Path) -> None:
+    """Dropout and both kinds of noise belong to rows, not to workers."""
+    options = ("training.max_steps=20", "model.dropout=0.2", "model.gate_noise=0.5", "model.gate_dropout=0.2")
+    for world_size in (1, 2, 3):
+        train_on(small(data, tmp_path / str(world_size), *options, "model.top=ple"), world_size)
+    one, two, three = (losses(tmp_path / str(world_size)) for world_size in (1, 2, 3))
+    assert max(relative(one[step], two[step]) for step in one) < 1e-5
+    assert max(relative(one[step], three[step]) for step in one) < 1e-5
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_killed_at_any_step_ends_bit_for_bit_the_same(data: str, tmp_path: Path, world_size: int) -> None:
     """Sums of three ranks depend on the place of a number in the buffer, so a start must not change the layout."""

@@ -5,14 +5,12 @@ So a generator can have billions of users in no memory, and all files and parts 
 
 import numpy as np
 
+from configs.splitmix import GAMMA, scramble, signed
+
 
 def mix(ids: np.ndarray, seed: int) -> np.ndarray:
-    """uint64 of the same shape, one to one with `ids` for a given seed (the finalizer of splitmix64)."""
-    with np.errstate(over="ignore"):
-        x = ids.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """uint64 of the same shape, one to one with `ids` for a given seed (SplitMix64)."""
+    return scramble(ids.astype(np.int64) + signed((seed + 1) * GAMMA)).view(np.uint64)
 
 
 def uniform(ids: np.ndarray, seed: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from trainer.data.reading.batch import Batch
 from trainer.data.reading.buffers import Buffers, room
 from trainer.data.reading.chunks import Chunk, Layout
 from trainer.data.reading.lane import LaneRows, Lengths
+from trainer.data.reading.row_keys import Keys, row_keys
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Batches:
         ends: [S][F]: where the IDs of a step's feature end in `values`.
         values, weights: of all IDs, by step, feature, row.
         dense, labels, label_weights: float32 [S, B, D], [S, B, T], [S, B, T].
-        groups: int64 [S, B], or none.
+        groups, row_keys: int64 [S, B], or none.
     """
 
     epoch: int
@@ -51,6 +52,7 @@ class Batches:
     labels: npt.NDArray[np.float32]
     label_weights: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64] | None
+    row_keys: Keys | None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,6 +66,7 @@ class Batches:
             torch.from_numpy(self.label_weights[number]),
             (self.epoch, self.step + number),
             None if self.groups is None else torch.from_numpy(self.groups[number]),
+            None if self.row_keys is None else torch.from_numpy(self.row_keys[number]),
         )
 
     def _sparse(self, number: int, names: Sequence[str]) -> KeyedJaggedTensor:
@@ -102,7 +105,10 @@ def assemble(chunk: Chunk, layout: Layout, block: Callable[[int], Block], buffer
     rows, ends = sum(lane.rows for lane in lanes.values()), np.cumsum(counts.sum(axis=2)).reshape(steps, width)
     position = chunk.epoch, chunk.stretch.step
     groups = _deal_groups(lanes, steps, layout) if layout.grouped else None
-    return Batches(*position, rows, memory.size, lengths, ends.tolist(), values, weights, *matrices, groups=groups)
+    keys = None if layout.seed is None else _keys(chunk, layout, layout.seed)
+    return Batches(
+        *position, rows, memory.size, lengths, ends.tolist(), values, weights, *matrices, groups=groups, row_keys=keys
+    )
 
 
 def _count_ids(
@@ -135,6 +141,13 @@ def _deal_groups(lanes: Mapping[int, LaneRows], steps: int, layout: Layout) -> n
     for slot, lane in lanes.items():
         _deal(lane.groups(), out[:, slot * b : (slot + 1) * b])
     return out
+
+
+def _keys(chunk: Chunk, layout: Layout, seed: int) -> Keys:
+    """Keys [S, B], in memory of their own; a slot without a lane has those of a lane that is not there."""
+    stretch, slots = chunk.stretch, [*layout.lanes, *range(-1, len(layout.lanes) - layout.slots - 1, -1)]
+    steps = range(stretch.step, stretch.step + stretch.steps)
+    return row_keys(seed, chunk.epoch, steps, slots, layout.lane_batch_size).reshape(len(steps), -1)
 
 
 def _deal_lengths(

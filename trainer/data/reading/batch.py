@@ -22,6 +22,7 @@ class Batch(Pipelineable):
         labels: [B, T] float32; 0 where it is missing.
         label_weights: [B, T] float32; 0 where the label is missing, and in rows that only pad.
         groups: [B] int64, 0 in rows that only pad; None unless the reader was asked for groups.
+        row_keys: [B] int64, from which layers draw in training; None where nothing is trained.
         position: epoch, and step of the epoch.
     """
 
@@ -31,6 +32,7 @@ class Batch(Pipelineable):
     label_weights: torch.Tensor
     position: tuple[int, int]
     groups: torch.Tensor | None = None
+    row_keys: torch.Tensor | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch on `device`."""
@@ -41,11 +43,12 @@ class Batch(Pipelineable):
             self.label_weights.to(device, non_blocking=non_blocking),
             self.position,
             None if self.groups is None else self.groups.to(device, non_blocking=non_blocking),
+            None if self.row_keys is None else self.row_keys.to(device, non_blocking=non_blocking),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory until `stream` has used it."""
-        for part in (self.sparse, self.dense, self.labels, self.label_weights, self.groups):
+        for part in (self.sparse, self.dense, self.labels, self.label_weights, self.groups, self.row_keys):
             if part is not None:
                 part.record_stream(stream)  # pyright: ignore[reportArgumentType]
 
@@ -58,4 +61,5 @@ class Batch(Pipelineable):
             self.label_weights.pin_memory(),
             self.position,
             None if self.groups is None else self.groups.pin_memory(),
+            None if self.row_keys is None else self.row_keys.pin_memory(),
         )

@@ -27,6 +27,7 @@ class Layout:
         dense_width: D.
         tasks: T.
         grouped: whether rows have groups.
+        seed: of the rows' keys; None where rows get none.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Layout:
     dense_width: int
     tasks: int
     grouped: bool
+    seed: int | None
 
     @property
     def local_batch_size(self) -> int:

@@ -54,7 +54,7 @@ class Reader:
         """Opens nothing yet.
 
         Args:
-            shuffle: False reads in the order of the files, as evaluation does.
+            shuffle: False reads in the order of the files, as evaluation does, and gives rows no keys.
             quarantined: row groups that are left out unread, as `quarantined` of an earlier reader says.
             group_column: gives batches their groups.
 
@@ -79,6 +79,7 @@ class Reader:
             dense_width=features.dense_width,
             tasks=len(tasks),
             grouped=group_column is not None,
+            seed=seed if shuffle else None,
         )
         self.manifest = manifest
         self._buffers = Buffers()

@@ -94,6 +94,24 @@ def test_global_batches_are_those_of_one_worker(manifest: Manifest, world_size: 
     assert together == alone
 
 
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_row_has_its_key_on_any_worker(manifest: Manifest, world_size: int) -> None:
+    def keys(rank: int, workers: int, step: int = 0) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for batch in rows.reader(manifest, config(), rank, workers).batches(1, step):
+            assert batch.sparse is not None
+            assert batch.row_keys is not None
+            given = batch.sparse["row"].lengths() == 1  # the others only pad
+            found |= zip(rows.check(batch), batch.row_keys[given].tolist(), strict=True)
+        return found
+
+    alone = keys(0, 1)
+    assert len(set(alone.values())) == ROWS
+    together = [keys(rank, world_size) for rank in range(world_size)]
+    assert {row: key for part in together for row, key in part.items()} == alone
+    assert keys(0, 1, step=4).items() < alone.items()
+
+
 @pytest.mark.parametrize("window", [0, 7, 16])
 def test_a_seek_equals_a_replay(manifest: Manifest, window: int) -> None:
     data = config(shuffle_window=window, lanes=4, global_batch_size=20)
