@@ -16,6 +16,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from models.draws import share_row_keys
 from trainer.data.reading.batch import Batch
+from trainer.run.saved_names import OBJECTIVE, TABLES, TOP
 
 
 class Outputs(NamedTuple):
@@ -56,6 +57,7 @@ class Ranker(nn.Module):
         self.join = JoinInputs(features)
         self.top = top
         self.objective = objective
+        assert {TABLES, TOP, OBJECTIVE} <= self._modules.keys(), "checkpoints name their tensors after these attributes"
         self._row_keys = share_row_keys(top)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:

@@ -9,12 +9,13 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from configs.errors import UserError
 from trainer.checkpoint.files import Checkpoint
 from trainer.ranks.agreement import Agreement
+from trainer.run.saved_names import section
 
 _SHOWN = 10
 
 
 def refuse_mismatch(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metadata, ranks: Agreement) -> None:
-    """A section of names, the part before the first slash, is loaded whole or not at all.
+    """A section of names is loaded whole or not at all.
 
     The names of all ranks count together: the optimizer state of a table is on the ranks that hold it.
 
@@ -23,8 +24,8 @@ def refuse_mismatch(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Me
     """
     reports = ranks.gather((set(state), list(_differences(state, checkpoint, stored))))
     names = set().union(*(report[0] for report in reports))
-    sections = {_section(name) for name in names}
-    there = {name for name in (*stored.state_dict_metadata, *checkpoint.extra) if _section(name) in sections}
+    sections = {section(name) for name in names}
+    there = {name for name in (*stored.state_dict_metadata, *checkpoint.extra) if section(name) in sections}
     lines = list(dict.fromkeys(line for report in reports for line in report[1]))
     lines += [f"{name} is in the checkpoint but not in this run" for name in sorted(there - names)]
     if lines:
@@ -48,10 +49,6 @@ def _differences(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metad
             was, now = _type(entry.properties.dtype, entry.size), _type(value.dtype, value.size())
             if was != now:
                 yield f"{name} is {was} in the checkpoint but {now} in this run"
-
-
-def _section(name: str) -> str:
-    return name.split("/", 1)[0]
 
 
 def _type(dtype: Any, size: Any) -> str:

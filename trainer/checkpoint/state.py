@@ -11,13 +11,14 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from configs.load import dump_config
 from configs.schema import Config
 from embeddings.optimizer import RankerOptimizer
+from trainer.run import saved_names
 
 
 def training_state(model: DistributedModelParallel, optimizer: RankerOptimizer) -> dict[str, Tensor]:
-    """`model/<name>` and `optim/<parameter>/<state>`: the live tensors themselves, to save or to load into."""
-    state: dict[str, Tensor] = {f"model/{name}": value for name, value in model.state_dict().items()}
+    """The live tensors themselves, by their saved names: to save, or to load into."""
+    state: dict[str, Tensor] = {saved_names.model(name): value for name, value in model.state_dict().items()}
     for parameter, values in optimizer.state_dict()["state"].items():
-        state |= {f"optim/{parameter}/{name}": value for name, value in values.items()}
+        state |= {saved_names.optimizer(parameter, name): value for name, value in values.items()}
     return state
 
 

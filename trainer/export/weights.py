@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from configs.schema import Config, SparseFeature
 from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.storage import RawReader
+from trainer.run import saved_names
 from trainer.serving.signature import Group, Weight
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -29,8 +30,7 @@ _SAFETENSORS = {
     "int64": "I64",
     "bool": "BOOL",
 }
-_TABLE = "model/tables.embedding_bags.{}.weight"
-_TOP = "model/top."
+_TOP = "top."  # before the names of the top's weights in the bundle
 _ALIGNMENT = 64
 
 
@@ -85,13 +85,13 @@ class MappedWeights:
         self.weights = stacks + top
         mapped = _map(path, sorted(self.weights, key=lambda w: -getattr(torch, w.dtype).itemsize))
         self.tensors = [mapped[weight.name] for weight in self.weights]
-        self.top = {weight.name.removeprefix("top."): mapped[weight.name] for weight in top}
+        self.top = {weight.name.removeprefix(_TOP): mapped[weight.name] for weight in top}
         self.tables: dict[str, Tensor] = {}
         for group in groups:
             for feature, first, rows in zip(group.features, group.first_rows, group.rows, strict=True):
                 self.tables[config.sparse_features[feature].table] = mapped[group.name][first : first + rows]
-        targets = {_TABLE.format(name): rows for name, rows in self.tables.items()}
-        targets |= {_TOP + name: tensor for name, tensor in self.top.items()}
+        targets = {saved_names.table(name): rows for name, rows in self.tables.items()}
+        targets |= {saved_names.top(name): tensor for name, tensor in self.top.items()}
         planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         load(targets, storage_reader=reader, planner=planner, no_dist=True)
 
@@ -106,10 +106,11 @@ def _stack(group: Group, config: Config) -> Weight:
 def _top_weights(reader: RawReader) -> list[Weight]:
     weights = []
     for name, entry in reader.metadata.state_dict_metadata.items():
-        if name.startswith(_TOP):
+        of_top = saved_names.name_in_top(name)
+        if of_top is not None:
             assert isinstance(entry, TensorStorageMetadata), name
             dtype = str(entry.properties.dtype).removeprefix("torch.")
-            weights.append(Weight(name=name.removeprefix("model/"), dtype=dtype, shape=tuple(entry.size)))
+            weights.append(Weight(name=_TOP + of_top, dtype=dtype, shape=tuple(entry.size)))
     return weights
 
 
