@@ -15,7 +15,7 @@ class DenseOptimizer(Section):
     kind: Literal["adam", "adamw", "sgd", "adagrad"] = Field(
         default="adam", description="torch.optim's, fused where it can be."
     )
-    learning_rate: PositiveFloat = Field(default=1e-3, description="After warm-up.")
+    learning_rate: PositiveFloat = Field(default=1e-3, description="After warm-up; training.decay lowers it.")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="As torch.optim defines it for this kind.")
     eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
 
@@ -26,7 +26,9 @@ class SparseOptimizer(Section):
     kind: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = Field(
         default="rowwise_adagrad", description="rowwise_adagrad keeps one number a row; adam needs CUDA."
     )
-    learning_rate: PositiveFloat = Field(default=0.05, description="Constant but for warm-up.")
+    learning_rate: PositiveFloat = Field(
+        default=0.05, description="After warm-up; training.decay lowers it as it does the dense one."
+    )
     weight_decay: NonNegativeFloat = Field(default=0.0, description="L2 on the rows that a batch touches.")
     eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
 
@@ -41,10 +43,12 @@ class TrainingConfig(Section):
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     sparse_optimizer: SparseOptimizer = SparseOptimizer()
     warmup_steps: NonNegativeInt = Field(
-        default=0, description="Steps of linear growth of both learning rates from zero."
+        default=0,
+        description="Steps of linear growth of both learning rates from zero; fewer than the run has.",
     )
     decay: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="Learning rates after warm-up, to the last step."
+        default="constant",
+        description="Both learning rates after warm-up: constant, or down to nearly zero at the last step.",
     )
     clip_gradient_norm: PositiveFloat | None = Field(default=None, description="Largest norm of the top's gradient.")
     task_balance: str = Field(

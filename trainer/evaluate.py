@@ -1,4 +1,4 @@
-"""Measures a model on every row of a part of the data, each once, over all ranks."""
+"""Measures a model on every row of a part of the data, each once, over all ranks; and the evaluations of a run."""
 
 import torch
 
@@ -6,9 +6,42 @@ from configs.schema import Config, DataConfig
 from trainer.build import Built
 from trainer.data.dataset.faults import DataError
 from trainer.data.reading.reader import Reader
+from trainer.ranks.agreement import Agreement
 from trainer.ranks.collectives import sum_over_ranks
+from trainer.run.position import Position
 from trainer.telemetry.records import EvalRecord
+from trainer.telemetry.report import Report
 from trainer.telemetry.window import Evaluation
+
+
+class Evaluations:
+    """The evaluations of a run on its validation part: one at a step, whatever attempt of the run made it.
+
+    Attributes:
+        tasks: {task: {metric: value}} of the last one.
+    """
+
+    def __init__(
+        self, built: Built, reader: Reader | None, config: Config, device: torch.device, report: Report
+    ) -> None:
+        """All ranks together. reader: of the validation part; None where the run has none, and evaluates nothing."""
+        self._built, self._reader, self._config, self._device, self._report = built, reader, config, device, report
+        former = Agreement().from_first(report.last_evaluation(list(config.tasks)))
+        self._step, self.tasks = former or (0, {})
+        self._record: EvalRecord | None = None
+
+    def __call__(self, at: Position) -> None:
+        """Evaluates and reports, unless that was done at this step; the model is not attached to a train pipeline."""
+        if self._reader is None or at.step == self._step:
+            return
+        record = evaluate(self._built, self._reader, self._config, self._device, at.step, at.trained_epoch)
+        self._report.write(record)
+        self._step, self.tasks, self._record = record.step, record.tasks, record
+
+    def finish(self) -> None:
+        """The settings of the run beside the last evaluation, if this attempt made it."""
+        if self._record is not None:
+            self._report.finish(self._config, self._record)
 
 
 def evaluate(built: Built, reader: Reader, config: Config, device: torch.device, step: int, epoch: int) -> EvalRecord:
@@ -27,11 +60,11 @@ def evaluate(built: Built, reader: Reader, config: Config, device: torch.device,
             _, outputs = model(batch)
             evaluation.add(outputs, batch.groups)
     model.train()
-    return evaluation.close(step, epoch, _left_out(reader, config.data, device))
+    return evaluation.close(step, epoch, _skipped_rows(reader, config.data, device))
 
 
-def _left_out(reader: Reader, data: DataConfig, device: torch.device) -> int | None:
-    """Rows that are missing over all ranks; None where none may be.
+def _skipped_rows(reader: Reader, data: DataConfig, device: torch.device) -> int | None:
+    """Rows that could not be read, over all ranks; None where that stops a run.
 
     Raises:
         DataError: on all ranks, if they are more than data.max_quarantined_fraction.

@@ -2,7 +2,17 @@
 
 import math
 
+from configs.errors import UserError
 from configs.schema import TrainingConfig
+
+
+def learning_rates(training: TrainingConfig, step: int, last_step: int) -> dict[str, float]:
+    """Of the step after `step` steps, by optimizer: sparse and dense."""
+    factor = learning_rate_factor(training, step, last_step)
+    return {
+        "sparse": factor * training.sparse_optimizer.learning_rate,
+        "dense": factor * training.dense_optimizer.learning_rate,
+    }
 
 
 def learning_rate_factor(training: TrainingConfig, step: int, last_step: int) -> float:
@@ -16,3 +26,16 @@ def learning_rate_factor(training: TrainingConfig, step: int, last_step: int) ->
         return 1.0
     left = (last_step - step) / max(1, last_step - training.warmup_steps)
     return left if training.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+def refuse_endless_warmup(training: TrainingConfig, last_step: int) -> None:
+    """Checks what the config alone cannot show: the data says how many steps an epoch has.
+
+    Raises:
+        UserError: the learning rates would never get to what the config asks for.
+    """
+    if training.warmup_steps >= last_step > 0:
+        raise UserError(
+            f"training.warmup_steps = {training.warmup_steps:,}: the warm-up would not end before the run, which has "
+            f"{last_step:,} steps\nLower training.warmup_steps, or raise training.epochs."
+        )

@@ -1,4 +1,4 @@
-"""Training on real processes: any number of workers trains the same run, and a killed one goes on where it was."""
+"""Training on real processes: any number of workers trains the same run, and a killed one resumes where it was."""
 
 import json
 import os
@@ -116,6 +116,29 @@ def test_killed_at_any_step_ends_bit_for_bit_the_same(data: str, tmp_path: Path,
     assert losses(tmp_path / "killed") == losses(tmp_path / "undisturbed")
 
 
+def evaluations(run_dir: Path) -> dict[int, dict]:
+    """Step -> the line of its evaluation, without what a clock says; each step stands once."""
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    found = [record for record in records if record["kind"] == "eval"]
+    assert len({record["step"] for record in found}) == len(found)
+    clocks = ("time", "speed/examples_per_second")
+    return {record["step"]: {k: v for k, v in record.items() if k not in clocks} for record in found}
+
+
+def test_a_resumed_run_makes_the_evaluation_that_it_lacks_and_no_other(data: str, tmp_path: Path) -> None:
+    options = ("training.evaluate_every=8", "checkpoint.every_steps=8", "training.log_every=4")
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=16"), 1)
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=16"), 1, resume=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    whole = metrics.read_text()
+    assert list(evaluations(tmp_path / "run")) == [8, 16]  # resumed at its end, and nothing was left to do
+    metrics.write_text(whole[: whole.rindex('{"kind": "eval"')])  # as if killed in the last evaluation
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=20"), 1, resume=True)
+    train_on(small(data, tmp_path / "undisturbed", *options, "training.max_steps=20"), 1)
+    assert evaluations(tmp_path / "run") == evaluations(tmp_path / "undisturbed")
+    assert list(evaluations(tmp_path / "run")) == [8, 16, 20]
+
+
 def test_a_balance_with_state_resumes_exactly(data: str, tmp_path: Path) -> None:
     """DWA looks at the losses between two log lines: a checkpoint between them must not change what it sees."""
     options = ("training.task_balance=dwa", "training.log_every=7", "checkpoint.every_steps=10")
@@ -125,7 +148,7 @@ def test_a_balance_with_state_resumes_exactly(data: str, tmp_path: Path) -> None
     assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "whole"))
 
 
-def test_what_is_left_out_stays_left_out(data: str, tmp_path: Path) -> None:
+def test_what_is_skipped_stays_skipped(data: str, tmp_path: Path) -> None:
     train_on(small(data, tmp_path / "first", "training.max_steps=1"), 1)  # generates the data, if no test did before
     copied = shutil.copytree(data, tmp_path / "data")
     damaged = sorted((copied / "train").rglob("*.parquet"))[0]
@@ -139,8 +162,8 @@ def test_what_is_left_out_stays_left_out(data: str, tmp_path: Path) -> None:
     damaged.write_bytes(content)
     os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     train_on(config, 2)
-    left_out = json.loads((tmp_path / "run" / "quarantined.json").read_text())
-    assert [(entry["row_group"], entry["rows"]) for entry in left_out] == [(0, 1000)]
+    skipped = json.loads((tmp_path / "run" / "quarantined.json").read_text())
+    assert [(entry["row_group"], entry["rows"]) for entry in skipped] == [(0, 1000)]
     moved = (tmp_path / "data").rename(tmp_path / "moved")
     later = small(str(moved), tmp_path / "run", *options, "training.epochs=2")
     train_on(later, 1, resume=True)
@@ -149,7 +172,7 @@ def test_what_is_left_out_stays_left_out(data: str, tmp_path: Path) -> None:
     assert sum(rows) == 19_000
 
 
-def test_resized_run_goes_on(data: str, tmp_path: Path) -> None:
+def test_a_resized_run_resumes(data: str, tmp_path: Path) -> None:
     options = ("model.dropout=0", "checkpoint.every_steps=0")
     train_on(small(data, tmp_path / "whole", *options), 2)
     for world_size, last in ((2, 13), (1, 25), (3, 40)):

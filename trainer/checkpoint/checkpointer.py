@@ -27,11 +27,12 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
 from trainer.checkpoint import files
-from trainer.checkpoint.files import Checkpoint, Position
+from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.match import refuse_mismatch
 from trainer.checkpoint.storage import CopyingPlanner, RawReader, RawWriter
 from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
+from trainer.run.position import Position
 
 log = logging.getLogger(__name__)
 

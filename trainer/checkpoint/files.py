@@ -13,11 +13,12 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import xxhash
 
 from trainer.run.folder import Folder
+from trainer.run.position import Position
 
 COMPLETE = "complete.json"
 DAMAGED = "damaged.json"
@@ -26,14 +27,6 @@ log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d{9,})")
 _FILE_NAME = re.compile(r"[\w-][\w.-]*")
 _READ_BYTES = 8 << 20
-
-
-class Position(NamedTuple):
-    """How far a run is: optimizer steps in all, the epoch, and the steps done in that epoch."""
-
-    step: int
-    epoch: int
-    epoch_step: int
 
 
 @dataclass(frozen=True)

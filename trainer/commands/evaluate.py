@@ -63,8 +63,8 @@ def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[st
     from trainer.run.plans import read_pins
     from trainer.run.run_directory import RunDirectory
     from trainer.run.vocabularies import features_of
+    from trainer.session import open_reader
     from trainer.telemetry.console import eval_table
-    from trainer.train import open_reader
 
     config, part = argument
     run = RunDirectory(config.training.run_dir)

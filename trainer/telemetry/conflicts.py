@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.conflict import task_gradient_cosines
-from trainer.build import Built
+from models.criterion import Criterion
 from trainer.ranker import Outputs
 from trainer.ranks.collectives import sum_over_ranks
 
@@ -18,8 +18,8 @@ from trainer.ranks.collectives import sum_over_ranks
 class ConflictSampler:
     """Every `every` steps (0: never), on all ranks: the cosine between the gradients of each pair of tasks."""
 
-    def __init__(self, built: Built, tasks: list[str], every: int) -> None:
-        self._top, self._criterion = built.top, built.objective.criterion
+    def __init__(self, top: nn.Module, criterion: Criterion, tasks: list[str], every: int) -> None:
+        self._top, self._criterion = top, criterion
         self._tasks, self._every = tasks, every if len(tasks) > 1 else 0
         self._inputs: Tensor | None = None
         if self._every:

@@ -3,7 +3,7 @@
 The other ranks put them nowhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +14,7 @@ from embeddings.planning.plan_report import PlanReport
 from models.describe import describe
 from trainer.run.run_directory import RunDirectory
 from trainer.telemetry.console import eval_table, step_line
-from trainer.telemetry.metrics_file import MetricsFile
+from trainer.telemetry.metrics_file import Evaluated, MetricsFile
 from trainer.telemetry.records import EvalRecord, Record, to_json
 from trainer.telemetry.tensorboard import TensorBoard
 
@@ -47,6 +47,10 @@ class Report:
         self.line(eval_table(record) if isinstance(record, EvalRecord) else step_line(record))
         self.tensorboard.write(record)
         self._metrics.write(to_json(record))
+
+    def last_evaluation(self, tasks: Collection[str]) -> Evaluated | None:
+        """The last evaluation that earlier attempts reported, up to where this one begins. On rank 0."""
+        return self._metrics.last_evaluation(tasks) if self._metrics is not None else None
 
     def finish(self, config: Config, record: EvalRecord) -> None:
         """The run's settings beside its last evaluation, on the hparams tab."""

@@ -7,21 +7,18 @@ the same windows. Printing and writing the records is left to `console` and `ten
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from configs.schema import TaskConfig
+from trainer.ranker import Outputs
 from trainer.ranks.collectives import Group, max_over_ranks, ranks, sum_over_ranks
 from trainer.telemetry.curves import task_curves
 from trainer.telemetry.gates import GateTelemetry
 from trainer.telemetry.memory import Memory, measure
 from trainer.telemetry.metrics import TaskMetrics, TaskValues
 from trainer.telemetry.records import EvalRecord, StepRecord
-
-if TYPE_CHECKING:
-    from trainer.ranker import Outputs
 
 
 class TrainingWindow:
@@ -47,7 +44,7 @@ class TrainingWindow:
         self._pace: float | None = None  # smoothed seconds a step
         self._began = time.perf_counter()
 
-    def add(self, outputs: "Outputs") -> None:
+    def add(self, outputs: Outputs) -> None:
         """Take in one step of this rank."""
         self._metrics.update(outputs.predictions, outputs.labels, outputs.weights, outputs.task_losses)
         self._gates.update(outputs.gates, outputs.weights)
@@ -136,7 +133,7 @@ class Evaluation:
         self._first: Outputs | None = None
         self._began = time.perf_counter()
 
-    def add(self, outputs: "Outputs", groups: Tensor | None = None) -> None:
+    def add(self, outputs: Outputs, groups: Tensor | None = None) -> None:
         """Take in one batch of this rank. groups: [B] int64, for GAUC."""
         self._metrics.update(outputs.predictions, outputs.labels, outputs.weights, outputs.task_losses, groups)
         self._gates.update(outputs.gates, outputs.weights)

@@ -1,0 +1,160 @@
+"""What a worker trains with, and how it is opened: the same at the first start and after a failure.
+
+The run directory says how far the run is. What is done with a session is `train`'s business.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from cluster.launch import Worker
+from configs.schema import Config
+from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.build import Built, build, device_of
+from trainer.checkpoint.checkpointer import Checkpointer
+from trainer.checkpoint.state import config_fingerprint, training_state
+from trainer.data.columns.reweighting import without
+from trainer.data.dataset.source import open_source
+from trainer.data.reading.quarantine import Quarantined
+from trainer.data.reading.reader import Reader
+from trainer.due import NEVER
+from trainer.evaluate import Evaluations
+from trainer.run.following import Following
+from trainer.run.manifests import read_manifest
+from trainer.run.plans import keep_plan, read_pins
+from trainer.run.position import Position
+from trainer.run.run_directory import RunDirectory
+from trainer.run.saved_names import is_in_tables
+from trainer.run.skipped import SkippedRowGroups
+from trainer.run.versions import installed
+from trainer.run.vocabularies import features_of
+from trainer.schedule import refuse_endless_warmup
+from trainer.telemetry.profile import StepProfiler
+from trainer.telemetry.report import Report
+from trainer.telemetry.start_up import Sizes, start_up_page
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a worker trains with.
+
+    Attributes:
+        start: how far the run is.
+        last: steps that it will have done at its end; None if that is not known, as new partitions may come.
+    """
+
+    config: Config
+    worker: Worker
+    device: torch.device
+    built: Built
+    reader: Reader
+    skipped: SkippedRowGroups
+    following: Following | None
+    checkpointer: Checkpointer
+    report: Report
+    evaluations: Evaluations
+    profiler: StepProfiler
+    start: Position
+    last: int | None
+
+    def save(self, at: Position) -> float:
+        """Saves, in the background if the config says so; returns for how many seconds training stood still."""
+        state = training_state(self.built.model, self.built.optimizer) | self.skipped.state
+        return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
+
+
+@contextmanager
+def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[Session]:
+    """Reads where the run is, opens its data, builds and shards the model, and loads the newest checkpoint.
+
+    Raises:
+        UserError: data, config or checkpoints have a mistake that no restart can mend.
+    """
+    device = device_of(worker)
+    manifest = read_manifest(run, config.data.train)
+    assert manifest is not None, "the driver wrote the manifest of the training part"
+    facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
+    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
+    newest = checkpointer.newest_complete()
+    skipped = SkippedRowGroups(run, newest.extra if newest else {})
+    features = FeatureTransforms(features_of(run, config), config.tables)
+    reader = open_reader(config, run, config.data.train, features, worker, shuffle=True, skipped=skipped.entries)
+    assert reader is not None
+    validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
+    start = newest.position if newest else Position(0, 0, 0)
+    last = last_step(config, start, reader.steps_per_epoch)
+    refuse_endless_warmup(config.training, NEVER if last is None else last)
+    built = build(config, device, worker.local_world_size, read_pins(run))
+    if newest:
+        checkpointer.load(training_state(built.model, built.optimizer), newest)
+    if worker.rank == 0:
+        keep_plan(run, built.plan)
+    with Report(run, worker.rank, start.step if newest else None, worker.say) as report:
+        sizes = Sizes(
+            reader.manifest.rows, len(reader.manifest.files), reader.steps_per_epoch, _dense_parameters(built)
+        )
+        report.line(start_up_page(config, run, worker, built.plan, sizes, start if newest else None))
+        report.texts(config, built.plan)
+        yield Session(
+            config=config,
+            worker=worker,
+            device=device,
+            built=built,
+            reader=reader,
+            skipped=skipped,
+            following=Following(run, config, report.line) if config.data.follow else None,
+            checkpointer=checkpointer,
+            report=report,
+            evaluations=Evaluations(built, validation, config, device, report),
+            profiler=StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile),
+            start=start,
+            last=last,
+        )
+
+
+def open_reader(
+    config: Config,
+    run: RunDirectory,
+    part: str,
+    features: FeatureTransforms,
+    worker: Worker,
+    *,
+    shuffle: bool,
+    skipped: Sequence[Quarantined] = (),
+) -> Reader | None:
+    """A reader of the rows of `part` that are this rank's, but for `skipped`; None where the run has no such part.
+
+    It shuffles for training; for evaluation it gives the rows' groups, and weighs no row by rule.
+    """
+    manifest = read_manifest(run, part)
+    if manifest is None:
+        return None
+    manifest = replace(manifest, root=open_source(config.data.root, part).root)  # the data may have moved
+    return Reader(
+        manifest,
+        config.data,
+        features,
+        config.tasks if shuffle else without(config.tasks),
+        config.training.seed,
+        worker.rank,
+        worker.world_size,
+        shuffle=shuffle,
+        quarantined=skipped,
+        group_column=None if shuffle else config.data.group_column,
+    )
+
+
+def _dense_parameters(built: Built) -> int:
+    named = built.model.named_parameters()
+    return sum(parameter.numel() for name, parameter in named if not is_in_tables(name))
+
+
+def last_step(config: Config, start: Position, steps_per_epoch: int) -> int | None:
+    """Steps that the run will have done at its end; None if that is not known, as new partitions may come."""
+    if config.data.follow:
+        return config.training.max_steps
+    left = (config.training.epochs - start.epoch) * steps_per_epoch - start.epoch_step
+    planned = start.step + max(0, left)
+    return min(planned, config.training.max_steps or planned)
