@@ -8,6 +8,8 @@ Adam that the trainer uses. The share of peak is the step's matrix products (2 F
 backward products) per second, over the fastest large product that this machine runs in the same precision on as many
 threads, by any kernel that torch has. All variants and these products take short turns in the same process, each one's
 fastest turn counts, and on one thread the time is the thread's own, so that a busy machine disturbs the ratios little.
+What takes a second and five times as long as the loop in its first step is skipped, there and at the sizes after it:
+on a processor without BF16, torch emulates it, and one step of the middle size takes most of a minute.
 
 `--json` ends with one object: `<size>_<precision>` is the speed-up over the loop on one thread, and
 `<size>_<precision>_peak_share` the share; the same on all threads ends in `_all_threads`, compiled in `_compiled`.
@@ -51,6 +53,7 @@ SIZES = {
     "large": Size(4096, 1024, 8, ModelConfig(num_experts=16, expert_layers=WIDE, tower_layers=(64,))),
 }
 TURN_SECONDS = 0.02
+HOPELESS_SECONDS, HOPELESS_RATIO = 1.0, 5  # of a first step: both at once, and it is skipped
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -193,32 +196,62 @@ def peak_products(device: str) -> tuple[dict[str, Step], dict[str, int]]:
     return products, flops
 
 
+def hopeless(steps: Mapping[str, Step], device: str) -> dict[str, float]:
+    """Seconds of the first step of those that are too slow to be measured, against the first of `steps`."""
+    found, yardstick = {}, 0.0
+    for name, step in steps.items():
+        if name.endswith("_compiled"):
+            step()  # compiles
+        wait(device)
+        start = time.perf_counter()
+        step()
+        wait(device)
+        seconds = time.perf_counter() - start
+        yardstick = yardstick or seconds
+        if seconds > max(HOPELESS_SECONDS, HOPELESS_RATIO * yardstick):
+            found[name] = seconds
+            slower = f"{seconds / yardstick:.0f} times the yardstick's"
+            say(f"{name} is skipped: its first step took {seconds:.1f} s, {slower}")
+    return found
+
+
 def measure(arguments: argparse.Namespace, threads: int, suffix: str) -> dict[str, float]:
     """Speed-ups and shares of peak of all sizes on so many threads; the table goes to standard error."""
     torch.set_num_threads(threads)
     device, result = arguments.device, {}
     where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} {'thread' if threads == 1 else 'threads'}"
     say(f"\n{where}")
-    say(f"{'size':<11}{'variant':<16}{'ms/step':>10}{'rows/s':>13}{'GFLOP/s':>10}{'of peak':>9}{'speed-up':>10}")
     products, work = peak_products(device)
+    slow = set(hopeless(products, device))
     peaks = dict.fromkeys(PRECISIONS, 0.0)
+    say(f"{'size':<11}{'variant':<16}{'ms/step':>10}{'rows/s':>13}{'GFLOP/s':>10}{'of peak':>9}{'speed-up':>10}")
     for name in arguments.sizes:
         size = SIZES[name]
-        flops, steps = matmul_flops(size), variants(size, device, compiled=arguments.compile)
-        times = fastest({**steps, **products}, arguments.seconds * len(steps), device)
+        steps = {
+            key: step for key, step in variants(size, device, compiled=arguments.compile).items() if key not in slow
+        }
+        slow |= hopeless(steps, device).keys()
+        measured = {key: step for key, step in (steps | products).items() if key not in slow}
+        times = fastest(measured, arguments.seconds * len(steps), device)
         for precision in PRECISIONS:
-            rates = [work[key] / times[key] for key in products if key.startswith(precision)]
-            peaks[precision] = max(peaks[precision], *rates)
-        for variant in steps:
-            seconds = times[variant]
-            share = flops / seconds / peaks["bf16" if variant.startswith("bf16") else "fp32"]
-            speedup = times["loop"] / seconds
-            rate = f"{size.batch / seconds:>13,.0f}{flops / seconds / 1e9:>10,.0f}"
-            say(f"{name:<11}{variant:<16}{seconds * 1e3:>10.3f}{rate}{share:>9.0%}{speedup:>9.2f}x")
-            result[f"{name}_{variant}{suffix}"] = round(speedup, 3)
-            result[f"{name}_{variant}_peak_share{suffix}"] = round(share, 3)
-    say(f"peak {', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items())}")
+            rates = [work[key] / times[key] for key in products if key in times and key.startswith(precision)]
+            peaks[precision] = max(peaks[precision], *rates, 0.0)
+        for variant in (key for key in steps if key in times):
+            peak = peaks["bf16" if variant.startswith("bf16") else "fp32"]
+            result |= report(name, variant, suffix, times, peak)
+    say(f"peak {', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items() if peak)}")
     return result
+
+
+def report(name: str, variant: str, suffix: str, times: Mapping[str, float], peak: float) -> dict[str, float]:
+    """Prints the line of a variant, and returns its figures; without a peak, where that was hopeless, no share."""
+    size, seconds = SIZES[name], times[variant]
+    rate, speedup = matmul_flops(size) / seconds, times["loop"] / seconds
+    share = f"{rate / peak:.0%}" if peak else "-"
+    speeds = f"{seconds * 1e3:>10.3f}{size.batch / seconds:>13,.0f}{rate / 1e9:>10,.0f}"
+    say(f"{name:<11}{variant:<16}{speeds}{share:>9}{speedup:>9.2f}x")
+    figures = {f"{name}_{variant}{suffix}": round(speedup, 3)}
+    return figures | ({f"{name}_{variant}_peak_share{suffix}": round(rate / peak, 3)} if peak else {})
 
 
 def say(line: str) -> None:
