@@ -1,6 +1,7 @@
 """A data set that grows: new partitions are trained in order, each row once, and a restart goes on where it was."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,18 @@ from configs.schema import DataConfig
 from tests.trainer.data import rows
 from trainer.data.dataset.follow import MARKER, complete_partitions, extend
 from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.partitions import NULL
 from trainer.data.dataset.scan import build_manifest
 
 ROWS = 70  # of a partition
 
 
-def add(root: Path, day: int, complete: bool = True) -> None:
+def add(root: Path, day: int | str, complete: bool = True) -> None:
     """Partition `day`, with the rows from day * ROWS on."""
     folder = root / "train" / f"day={day}"
     folder.mkdir(parents=True)
-    rows.pq.write_table(rows.table(day * ROWS, (day + 1) * ROWS), folder / "a.parquet", row_group_size=20)
+    first = day * ROWS if isinstance(day, int) else 0
+    rows.pq.write_table(rows.table(first, first + ROWS), folder / "a.parquet", row_group_size=20)
     if complete:
         (folder / MARKER).touch()
 
@@ -54,6 +57,43 @@ def test_what_comes_too_late_is_named(tmp_path: Path, manifest: Manifest) -> Non
     grown, late, _ = extend(manifest, 10)
     assert grown.partitions == ("day=1", "day=2")
     assert late == ("day=0/a.parquet", "day=1/b.parquet")
+
+
+def test_ten_comes_after_nine(tmp_path: Path, manifest: Manifest) -> None:
+    for day in (8, 9, 10, 11):
+        add(tmp_path, day)
+    grown, late, _ = extend(manifest, 10)
+    assert grown.partitions == ("day=1", "day=8", "day=9", "day=10", "day=11")
+    assert not late
+    add(tmp_path, 12)
+    assert extend(grown, 10).manifest.partitions[-1] == "day=12"
+
+
+def test_rows_without_a_value_do_not_end_the_stream(tmp_path: Path, manifest: Manifest) -> None:
+    add(tmp_path, 2, complete=False)
+    add(tmp_path, NULL)
+    grown, late, skipped = extend(manifest, 10)
+    assert grown == manifest  # they come after day 2, and still say nothing about it
+    assert (f"day={NULL}", "without a value, for data.follow") in skipped
+    add(tmp_path, 3)
+    grown, late, _ = extend(manifest, 10)
+    assert grown.partitions == ("day=1", "day=2", "day=3")
+    assert not late
+    assert build_manifest(str(tmp_path), "train").partitions[-1] == f"day={NULL}"
+
+
+def test_a_manifest_in_another_order_keeps_it(tmp_path: Path, manifest: Manifest) -> None:
+    """As of a run that ordered its partitions by text, rows without a value among them."""
+    for day in (9, 10, 20, NULL):
+        add(tmp_path, day)
+    found = build_manifest(str(tmp_path), "train").files
+    by_text = replace(manifest, files=tuple(sorted(found, key=lambda file: file.path)))
+    assert by_text.partitions == ("day=1", "day=10", "day=20", "day=9", f"day={NULL}")
+    add(tmp_path, 21)
+    grown, late, _ = extend(by_text, 10)
+    assert grown.partitions == (*by_text.partitions, "day=21")
+    assert grown.starts_with(by_text)
+    assert not late
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
