@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from configs.choices import load
 from configs.errors import UserError
 from configs.schema import TaskConfig
+from trainer.data.dataset.footers import Footer
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,16 @@ class Ranges:
                 remedy = f"Write 0, 1, or null where it is not known; or set tasks.{name}.loss to one as mse."
                 self._ranges[task.label or name] = _Range(0.0, 1.0, remedy)
 
-    def __call__(self, where: str, metadata: pq.FileMetaData) -> None:
+    def __call__(self, where: str, footer: Footer) -> None:
         """where: the file's name in messages.
 
         Raises:
             UserError: a column goes beyond its range.
         """
-        if not metadata.num_row_groups:
-            return
-        first = metadata.row_group(0)
-        paths = {first.column(place).path_in_schema: place for place in range(first.num_columns)}
+        paths = footer.columns
         places = [(column, paths[column], wanted) for column, wanted in self._ranges.items() if column in paths]
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
+        for number in range(footer.metadata.num_row_groups):
+            group = footer.metadata.row_group(number)
             for column, place, wanted in places:
                 _check(group.column(place).statistics, column, wanted, f"{where}, row group {number}")
 

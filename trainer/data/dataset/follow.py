@@ -45,7 +45,7 @@ def complete_partitions(
     """The manifest of the partitions below `root`/`part` that are complete.
 
     Args:
-        look: called with the name and the metadata of every file; may raise.
+        look: called with the name and the footer of every file; may raise.
         say: given a line about what was skipped.
 
     Raises:
@@ -69,7 +69,7 @@ def extend(manifest: Manifest, timeout_s: float, look: Look | None = None) -> Ex
 
     Args:
         timeout_s: for which a storage that does not answer is asked again.
-        look: called with the name and the metadata of every new file; may raise.
+        look: called with the name and the footer of every new file; may raise.
 
     Raises:
         UserError: the folder cannot be read, or a file is damaged.
@@ -83,11 +83,12 @@ def extend(manifest: Manifest, timeout_s: float, look: Look | None = None) -> Ex
     late, coming = _by_time(manifest, [file for file in new if not is_null(folder_of(file.path))])
     complete = _complete(source, [folder_of(file.path) for file in coming], timeout_s)
     taken = [file for file in coming if folder_of(file.path) in complete]
+    encrypted: list[Skipped] = []
     if taken:
         known = [Found(file.path, file.size) for file in manifest.files]
-        manifest = read_footers(source, known + taken, manifest, timeout_s, look)
-    skipped = [*listing.skipped, *(Skipped(folder, "without a value, for data.follow") for folder in without_value)]
-    return Extended(manifest, tuple(file.path for file in late), tuple(skipped))
+        manifest, encrypted = read_footers(source, known + taken, manifest, timeout_s, look)
+    placeless = [Skipped(folder, "without a value, for data.follow") for folder in without_value]
+    return Extended(manifest, tuple(file.path for file in late), (*listing.skipped, *encrypted, *placeless))
 
 
 def _by_time(manifest: Manifest, new: Sequence[Found]) -> tuple[list[Found], list[Found]]:

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from configs.errors import UserError
 from trainer.data.dataset.faults import unreadable, until_answered
+from trainer.data.dataset.footers import ENCRYPTED_MAGIC, MAGIC
 from trainer.data.dataset.partitions import folder_of, partition_key
-from trainer.data.dataset.source import ENCRYPTED_MAGIC, MAGIC, Source, file_url
+from trainer.data.dataset.source import Source, file_url
 from trainer.data.dataset.table_formats import refuse_table_around, refuse_tables
 from trainer.data.dataset.threads import in_threads
 from trainer.data.dataset.walk import Found, Skipped, walk

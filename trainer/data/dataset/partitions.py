@@ -9,7 +9,7 @@ import re
 
 NULL = "__HIVE_DEFAULT_PARTITION__"  # the value of a row without one, as Hive, Spark, Trino and pyarrow write it
 
-_INTEGER = re.compile(r"-?[0-9]+")
+INTEGER = re.compile(r"-?[0-9]+")
 _ROOT, _INTEGERS, _TEXT, _NULLS = range(4)
 
 Key = list[tuple[str, int, int, str]]
@@ -36,7 +36,7 @@ def _key_of(name: str) -> tuple[str, int, int, str]:
     column, equals, value = name.rpartition("=")
     if value == NULL:
         return column + equals, _NULLS, 0, name
-    if _INTEGER.fullmatch(value):
+    if INTEGER.fullmatch(value):
         return column + equals, _INTEGERS, int(value), name
     return (column + equals if equals else name), _TEXT, 0, name
 

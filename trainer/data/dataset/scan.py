@@ -10,24 +10,28 @@ What the files must hold for a given config is checked in `trainer.data.columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as fs
-import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from trainer.data.dataset.faults import unreadable, until_answered
+from trainer.data.dataset.footers import Footer, read_footer
 from trainer.data.dataset.listing import list_files, skipped_line
 from trainer.data.dataset.manifest import DataFile, Manifest
-from trainer.data.dataset.source import Footer, Source, file_url, open_source, read_footer
+from trainer.data.dataset.partitions import folder_of
+from trainer.data.dataset.path_columns import path_types, with_path_fields
+from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.data.dataset.threads import in_threads
 from trainer.data.dataset.walk import Found, Skipped
 
 THREADS = 24  # footers read at once: most of the time is waiting; pyarrow keeps 25 connections to S3
 
-Look = Callable[[str, pq.FileMetaData], None]
+Look = Callable[[str, Footer], None]
 Say = Callable[[str], None]
 
 
@@ -46,7 +50,7 @@ def build_manifest(
         part: a folder below it.
         known: an earlier manifest of the same part: files of the same name and size are taken from it, unread.
         timeout_s: for which a storage that does not answer is asked again.
-        look: called with the name and the metadata of every file that is read; may raise.
+        look: called with the name and the footer of every file that is read; may raise.
         say: given a line about what was skipped.
 
     Raises:
@@ -55,8 +59,8 @@ def build_manifest(
     """
     source = open_source(root, part)
     listing = list_files(source, timeout_s, [file.path for file in known.files] if known else ())
-    say_skipped(source.root, listing.skipped, say)
-    manifest = read_footers(source, listing.files, known, timeout_s, look)
+    manifest, encrypted = read_footers(source, listing.files, known, timeout_s, look)
+    say_skipped(source.root, [*listing.skipped, *encrypted], say)
     if not manifest.rows:
         raise UserError(
             f"{source.root}: {len(manifest.files)} Parquet files without a row\nCheck data.root and its folders."
@@ -73,14 +77,20 @@ def say_skipped(root: str, skipped: Iterable[Skipped], say: Say | None) -> None:
 
 def read_footers(
     source: Source, found: Sequence[Found], known: Manifest | None, timeout_s: float, look: Look | None
-) -> Manifest:
-    """The manifest of the files `found`, in their order; those of `known` are not read again, nor looked at."""
+) -> tuple[Manifest, list[Skipped]]:
+    """The manifest of the files `found`, in their order, and the columns that are encrypted.
+
+    Files of `known` are not read again, nor looked at.
+    """
     earlier = {(file.path, file.size): file for file in known.files} if known else {}
     schemas: dict[pa.Schema, int] = {schema: i for i, schema in enumerate(known.schemas)} if known else {}
     unread = [file.path for file in found if file not in earlier]
-    scanned = iter(in_threads(partial(_scan, source, timeout_s, look), unread, THREADS, 2 * timeout_s))
-    files = [earlier[file] if file in earlier else _with_schema(*next(scanned), schemas) for file in found]
-    return Manifest(source.root, tuple(files), tuple(schemas))
+    scanned = in_threads(partial(_scan, source, timeout_s, look), unread, THREADS, 2 * timeout_s)
+    types, new = path_types(dict.fromkeys(folder_of(file.path) for file in found)), iter(scanned)
+    files = [earlier[file] if file in earlier else _placed(next(new), schemas, types) for file in found]
+    encrypted = [(name, entry.file.path) for entry in scanned for name in entry.encrypted]
+    skipped = [Skipped(f"{name} in {path}", "encrypted column") for name, path in encrypted]
+    return Manifest(source.root, tuple(files), tuple(schemas)), skipped
 
 
 def exists(root: str, part: str) -> bool:
@@ -92,16 +102,25 @@ def exists(root: str, part: str) -> bool:
         raise unreadable(source.root, error, "Check data.root and its permissions.") from error
 
 
-def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> tuple[DataFile, pa.Schema]:
+class _Scanned(NamedTuple):
+    """A file, the columns of it that can be read, and the names of those that are encrypted."""
+
+    file: DataFile
+    schema: pa.Schema
+    encrypted: tuple[str, ...]
+
+
+def _scan(source: Source, timeout_s: float, look: Look | None, path: str) -> _Scanned:
     footer = until_answered(partial(footer_of, source, path), timeout_s)
     metadata = footer.metadata
     if look is not None:
-        look(file_url(source.root, path), metadata)
+        look(file_url(source.root, path), footer)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     rows = tuple(group.num_rows for group in groups)
     size = sum(group.total_byte_size for group in groups)
-    schema = footer.schema.remove_metadata()
-    return DataFile(path, footer.size, footer.checksum, rows, size, -1), schema
+    encrypted = footer.encrypted_names
+    schema = pa.schema([field for field in footer.schema if field.name not in encrypted])
+    return _Scanned(DataFile(path, footer.size, footer.checksum, rows, size, -1), schema, encrypted)
 
 
 def footer_of(source: Source, path: str) -> Footer:
@@ -119,9 +138,10 @@ def footer_of(source: Source, path: str) -> Footer:
         raise unreadable(where, error, "Check that it is there and readable.") from error
 
 
-def _with_schema(file: DataFile, schema: pa.Schema, schemas: dict[pa.Schema, int]) -> DataFile:
-    place = schemas.setdefault(schema, len(schemas))
-    return DataFile(file.path, file.size, file.footer, file.rows, file.bytes, place)
+def _placed(entry: _Scanned, schemas: dict[pa.Schema, int], types: Mapping[str, pa.DataType]) -> DataFile:
+    """The file with the place of its schema, to which its path adds columns."""
+    schema = with_path_fields(entry.schema, entry.file.folder, types)
+    return replace(entry.file, schema=schemas.setdefault(schema, len(schemas)))
 
 
 def describe(files: Sequence[DataFile]) -> str:

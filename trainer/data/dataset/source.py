@@ -1,27 +1,23 @@
 """Opens a data set's files: a local folder, or a URL that pyarrow or fsspec knows.
 
-Footers are read here too. Trying again what failed is left to those who read.
+Footers are read in `trainer.data.dataset.footers`. Trying again what failed is left to those who read.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as fs
-import pyarrow.parquet as pq
-import xxhash
 
 from configs.errors import UserError
-from trainer.data.dataset.faults import DataError, first_line, unreadable
+from trainer.data.dataset.faults import first_line, unreadable
 
-MAGIC, ENCRYPTED_MAGIC = b"PAR1", b"PARE"  # the second of files whose footer is encrypted
 _S3_ATTEMPTS = 3  # of a request that is answered with 5xx or cut off; the reader then reads the row group again
 _CONNECT_TIMEOUT_S, _REQUEST_TIMEOUT_S = 10.0, 20.0  # the second: without a byte
-_TAIL = 64 * 1024  # bytes read at first from a file's end: most footers fit
 
 
 @dataclass(frozen=True)
@@ -59,24 +55,6 @@ class Source:
     def is_local(self) -> bool:
         """Whether files are on this machine's own file system."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
-
-
-@dataclass(frozen=True)
-class Footer:
-    """A file's size, the checksum of its footer and what it says."""
-
-    size: int
-    checksum: str
-    parsed: pq.ParquetFile
-
-    @property
-    def metadata(self) -> pq.FileMetaData:
-        return self.parsed.metadata
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The Arrow schema. `metadata.schema` would tie the metadata to itself until a garbage collection."""
-        return self.parsed.schema_arrow
 
 
 def open_source(root: str, part: str = "") -> Source:
@@ -152,45 +130,3 @@ def _fsspec(where: str) -> tuple[fs.FileSystem, str]:
 def file_url(root: str, path: str) -> str:
     """A file's name in messages: its root, without the options of a URL, and its path."""
     return f"{root.partition('?')[0] if '://' in root else root}/{path}"
-
-
-def read_footer(file: pa.NativeFile, name: str, checksum: str | None = None) -> Footer:
-    """Reads a file's footer with one request, two when it is long.
-
-    Raises:
-        DataError: the file is no whole Parquet file, or its footer has another checksum than `checksum`.
-    """
-    size = file.size()
-    if size < 12:
-        raise DataError(f"{name} has {size} bytes: it is empty or cut off, no Parquet file\nDelete or restore it.")
-    tail = file.read_at(min(size, _TAIL), max(0, size - _TAIL))
-    if tail[-4:] == ENCRYPTED_MAGIC:
-        raise DataError(f"{name} has an encrypted footer\nKeys are not supported: write the file without encryption.")
-    if tail[-4:] != MAGIC:
-        raise DataError(f"{name} does not end as a Parquet file: it is cut off or no Parquet\nDelete or restore it.")
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    if length > size:
-        raise DataError(f"{name} has a damaged footer\nDelete or restore it.")
-    if length > len(tail):
-        tail = file.read_at(length, size - length)
-    footer = tail[-length:]
-    found = xxhash.xxh64_hexdigest(footer)
-    if checksum not in (None, found):
-        refuse_other(name, "it has another footer")
-    try:
-        parsed = pq.ParquetFile(pa.BufferReader(MAGIC + footer))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{name} has a damaged footer: {first_line(error)}\nDelete or restore it.") from error
-    except UnicodeDecodeError as error:
-        shown = error.object.decode(errors="backslashreplace")
-        raise DataError(
-            f"{name} has a column whose name is not UTF-8: {shown!r}\nWrite it under another name."
-        ) from None
-    return Footer(size, found, parsed)
-
-
-def refuse_other(name: str, why: str) -> NoReturn:
-    """Raises the DataError for a file that is not the one of the manifest."""
-    raise DataError(
-        f"{name} was replaced or changed since the run began: {why}\nRestore it, or start a new run on the new data."
-    )

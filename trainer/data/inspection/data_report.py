@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.data.columns.checks import kind
 from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.path_columns import values_of
 
 WIDTH = 100
 MIB = 2**20
@@ -82,7 +83,10 @@ def schema_differences(manifest: Manifest) -> list[str]:
     """Columns that not all files have, or not with one type."""
     files: dict[str, dict[str, list[str]]] = {}  # column -> type -> files
     for file in manifest.files:
+        of_path = values_of(file.folder)
         for field in manifest.schemas[file.schema]:
+            if field.name in of_path:
+                continue
             files.setdefault(field.name, {}).setdefault(str(kind(field.type)), []).append(file.path)
     lines = []
     missing: dict[tuple[str, ...], list[str]] = {}  # files -> columns

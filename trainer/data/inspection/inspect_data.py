@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from trainer.data.columns.checks import kind
 from trainer.data.dataset.faults import DataError, first_line
+from trainer.data.dataset.footers import read_footer
 from trainer.data.dataset.manifest import DataFile, Manifest, RowGroup
+from trainer.data.dataset.path_columns import add_path_columns
 from trainer.data.dataset.scan import build_manifest
-from trainer.data.dataset.source import Source, file_url, open_source, read_footer
+from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.data.inspection.column_profile import ColumnProfile
 from trainer.data.inspection.data_report import advice_of_part, schema_differences, text_of
 
@@ -70,7 +72,9 @@ def _part(source: Source, manifest: Manifest, files: Sequence[DataFile], limit: 
     columns = _columns(manifest, files)
     sizes, codecs, checksums = [], set(), []
     for file, its_groups in groupby(chosen, key=lambda group: group.file):
-        for size, codec, has_checksum in _read_file(source, file, list(its_groups), columns):
+        for size, codec, has_checksum in _read_file(
+            source, file, manifest.schemas[file.schema], list(its_groups), columns
+        ):
             sizes.append(size)
             codecs |= codec
             checksums.append(has_checksum)
@@ -102,7 +106,11 @@ def _columns(manifest: Manifest, files: Sequence[DataFile]) -> dict[str, ColumnP
 
 
 def _read_file(
-    source: Source, expected: DataFile, groups: Sequence[RowGroup], columns: dict[str, ColumnProfile]
+    source: Source,
+    expected: DataFile,
+    schema: pa.Schema,
+    groups: Sequence[RowGroup],
+    columns: dict[str, ColumnProfile],
 ) -> Iterator[tuple[int, set[str], bool | None]]:
     """Adds row groups of a file to the columns; yields each one's decoded bytes, codecs and whether it has checksums.
 
@@ -116,11 +124,13 @@ def _read_file(
             if footer.checksum != expected.footer:
                 raise DataError(f"{where} was replaced while it was read\nTry again when nothing writes to it.")
             parquet = pq.ParquetFile(file, metadata=footer.metadata, page_checksum_verification=True)
+            encrypted = footer.encrypted_names
+            readable = [name for name in footer.schema.names if name not in encrypted] if encrypted else None
             for group in groups:
                 where = f"{file_url(source.root, expected.path)}, row group {group.place}"
-                metadata = footer.metadata.row_group(group.place)
-                chunks = [metadata.column(i) for i in range(metadata.num_columns)]
-                size = _add(parquet, group, columns)
+                chunks = list(footer.chunks(group.place).values())
+                batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group.place], columns=readable)
+                size = _add(batches, expected.folder, schema, columns)
                 yield size, {chunk.compression for chunk in chunks}, _has_page_checksum(file, chunks)
     except DataError:
         raise
@@ -128,12 +138,14 @@ def _read_file(
         raise DataError(f"{where} cannot be read: {first_line(error)}\nDelete or restore the file.") from error
 
 
-def _add(parquet: pq.ParquetFile, group: RowGroup, columns: dict[str, ColumnProfile]) -> int:
-    """Adds the values of a row group to the columns; returns its decoded bytes."""
+def _add(batches: Iterator[pa.RecordBatch], folder: str, schema: pa.Schema, columns: dict[str, ColumnProfile]) -> int:
+    """Adds the values of a row group to the columns, those of its path among them; returns its decoded bytes."""
     size = 0
-    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group.place]):
+    for batch in batches:
         size += batch.nbytes
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        missing = [name for name in columns if name not in batch.schema.names]
+        table = add_path_columns(pa.Table.from_batches([batch]), folder, missing, schema, folder)
+        for name, column in zip(table.column_names, table.columns, strict=True):
             columns[name].add(column)
     return size
 

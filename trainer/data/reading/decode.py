@@ -17,8 +17,10 @@ from trainer.data.columns.block import Block
 from trainer.data.columns.groups import group_ids
 from trainer.data.columns.targets import Targets
 from trainer.data.dataset.faults import DataError, unreadable
+from trainer.data.dataset.footers import read_footer, refuse_other
 from trainer.data.dataset.manifest import Manifest, RowGroup
-from trainer.data.dataset.source import file_url, open_source, read_footer, refuse_other
+from trainer.data.dataset.path_columns import add_path_columns
+from trainer.data.dataset.source import file_url, open_source
 
 _FOOTERS_KEPT = 256
 
@@ -94,6 +96,8 @@ class Decoder:
             raise
         except (OSError, pa.ArrowException) as error:
             raise unreadable(where, error, "Restore the file, or let data.on_error=quarantine leave it out.") from error
+        schema = self.manifest.schemas[group.file.schema]
+        table = add_path_columns(table, group.file.folder, self._columns, schema, where)
         present = set(table.column_names)
         missing = [column for column in self._columns if column not in present]
         if missing:

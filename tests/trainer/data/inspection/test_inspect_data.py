@@ -53,7 +53,10 @@ def test_a_data_set_part_by_part(tmp_path: Path) -> None:
     assert columns["tags"]["distinct"] == 120
     assert columns["odd"]["positive_rate"] == 0.5
     assert columns["half"]["null_rate"] == 27 / 80
-    assert part["advice"] == ["row groups are small, 20 rows: write 10,000 to 1,000,000"]
+    assert part["advice"] == [
+        "row groups are small, 20 rows: write 10,000 to 1,000,000",
+        "columns always of one value: day; nothing can be learned from them",
+    ]
     assert "0/1 columns, share of ones: odd 50.00%" in text
     assert values["parts"]["validation"]["advice"] == []  # one row group, which cannot be larger
 
