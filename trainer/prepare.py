@@ -3,21 +3,20 @@
 Mistakes of config and data come up here, before a cluster is started. Imports no torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from configs.errors import UserError
 from configs.load import dump_config, load_config
 from configs.resume import compare
-from configs.schema import Config, Feature
+from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.checkpoint.files import find
-from trainer.data.columns.checks import check_manifest
-from trainer.data.columns.ranges import Ranges
-from trainer.data.columns.reweighting import settle, without
-from trainer.data.dataset.follow import complete_partitions
+from trainer.data.columns.checks import check_manifest, check_part, check_parts
+from trainer.data.columns.reweighting import settle
 from trainer.data.dataset.manifest import Manifest
-from trainer.data.dataset.scan import build_manifest, exists
+from trainer.data.dataset.scan import build_manifest
 from trainer.data.generators._generate import generate
 from trainer.run.environment import environment
 from trainer.run.folder import Folder
@@ -26,6 +25,7 @@ from trainer.run.run_directory import RunDirectory, write_json
 from trainer.run.vocabularies import changed_vocabularies, features_of, keep_vocabularies
 
 Say = Callable[[str], None]
+_FEW_ROWS = 1000
 
 
 def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> Config:
@@ -35,8 +35,9 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> C
     """
     generate_missing(config, say)
     run = RunDirectory(config.training.run_dir)
-    features = config.features if overwrite else features_of(run, config)
-    manifests = _manifests(run, config, features, keep=not overwrite, say=say)  # before an old run is deleted
+    features = FeatureTransforms(config.features if overwrite else features_of(run, config), config.tables)
+    known = {} if overwrite else _manifests(run, config)
+    manifests = check_parts(config, features, known, say)  # before an old run is deleted
     former = load_config(run.config).tasks if resume and run.is_used else {}
     config = config.model_copy(update={"tasks": settle(config.tasks, manifests[config.data.train], former)})
     _open(run, config, resume=resume, overwrite=overwrite, say=say)
@@ -47,15 +48,34 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> C
 
 
 def check_data(config: Config, say: Say) -> None:
-    """Checks what `prepare_run` would; data that is still to be generated is not there to check."""
+    """Checks what `prepare_run` would; of data that is still to be generated, whether it could be used."""
+    features = FeatureTransforms(config.features, config.tables)
     if config.data.generate is None or Path(config.data.root).exists():
-        _check(config, config.features, config.data.train, say)
+        manifests = check_parts(config, features, {}, say)
+        settle(config.tasks, manifests[config.data.train], {})
+    else:
+        _check_generated(config, features)
+
+
+def _check_generated(config: Config, features: FeatureTransforms) -> None:
+    """Generates a few rows and checks whether their columns can be used."""
+    made = config.data.generate
+    assert made is not None, "asked for"
+    few = made.model_copy(update={"train_rows": min(made.train_rows, _FEW_ROWS), "validation_rows": 0})
+    with TemporaryDirectory() as folder:
+        root = str(Path(folder) / "data")
+        try:
+            generate(few, root, config.data.train, config.data.validation)
+            check_manifest(build_manifest(root, config.data.train), features, config)
+        except UserError as error:
+            raise UserError(str(error).replace(root, config.data.root)) from None
 
 
 def keep_part(run: RunDirectory, config: Config, part: str, say: Say) -> None:
     """Makes sure that the run has a manifest of `part`."""
     if read_manifest(run, part) is None:
-        keep_manifest(run, part, _check(config, features_of(run, config), part, say))
+        features = FeatureTransforms(features_of(run, config), config.tables)
+        keep_manifest(run, part, check_part(config, features, part, read_manifest(run, config.data.train), say))
 
 
 def generate_data(config: Config, say: Say) -> None:
@@ -98,29 +118,7 @@ def _is_mid_epoch(run: RunDirectory) -> bool:
     return bool(complete) and complete[0].position.epoch_step > 0
 
 
-def _manifests(
-    run: RunDirectory, config: Config, features: Mapping[str, Feature], *, keep: bool, say: Say
-) -> dict[str, Manifest]:
-    """The files of each part, fixed at the first start of a run: files that arrive later change nothing.
-
-    keep: those that the run has already.
-    """
-    manifests: dict[str, Manifest] = {}
-    for part in (config.data.train, config.data.validation):
-        known = read_manifest(run, part) if keep else None
-        if known is None and (part == config.data.train or exists(config.data.root, part)):
-            known = _check(config, features, part, say)
-        if known is not None:
-            manifests[part] = known
-    return manifests
-
-
-def _check(config: Config, own: Mapping[str, Feature], part: str, say: Say) -> Manifest:
-    features = FeatureTransforms(own, config.tables)
-    data = config.data
-    find_files = complete_partitions if data.follow and part == data.train else build_manifest
-    tasks = config.tasks if part == data.train else without(config.tasks)
-    look = Ranges(tasks, data.weight_column)
-    manifest = find_files(data.root, part, timeout_s=data.read_timeout_s, look=look, say=say)
-    check_manifest(manifest, features, config.model_copy(update={"tasks": tasks}))
-    return manifest
+def _manifests(run: RunDirectory, config: Config) -> dict[str, Manifest]:
+    """The files of each part, fixed at the first start of a run: files that arrive later change nothing."""
+    found = {part: read_manifest(run, part) for part in (config.data.train, config.data.validation)}
+    return {part: manifest for part, manifest in found.items() if manifest is not None}

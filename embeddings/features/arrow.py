@@ -58,6 +58,18 @@ def is_bytes(kind: pa.DataType) -> bool:
     return binary or pt.is_fixed_size_binary(kind)
 
 
+def id_kind(kind: pa.DataType) -> str:
+    """What the IDs of a column are to a hash: "text", "integers", "nothing" (nulls only) or the type itself."""
+    kind = _stored(kind)
+    if is_list(kind) or pt.is_dictionary(kind):
+        return id_kind(kind.value_type)
+    if is_text(kind) or is_bytes(kind):
+        return "text"
+    if pt.is_integer(kind) or pt.is_boolean(kind) or (pt.is_decimal(kind) and kind.scale == 0):
+        return "integers"
+    return "nothing" if pt.is_null(kind) else str(kind)
+
+
 def refuse(kind: pa.DataType, where: str, wanted: str, remedy: str) -> NoReturn:
     """Raises the UserError for a column of a type that cannot be used."""
     raise UserError(f"{where} has type {kind}, which is not {wanted}\n{remedy}")

@@ -8,7 +8,7 @@ Letters: R rows of the table at hand, N IDs of all of them together, D dense wid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,8 +20,10 @@ from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
 from embeddings.features.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
 from embeddings.features.bags import Bags
+from embeddings.features.limits import Limits, finite
 
 Feature = SparseFeature | DenseFeature
+_TRANSFORMS = "embeddings.features.transforms"
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,30 @@ class FeatureTransforms:
 
     def __init__(self, features: Mapping[str, Feature], tables: Mapping[str, TableConfig]) -> None:
         """Builds the ID transforms. UserError: a setting of one is wrong, or a vocabulary file is missing."""
+        self._tables = tables
         self._sparse = {name: f for name, f in features.items() if isinstance(f, SparseFeature)}
         self._dense = {name: f for name, f in features.items() if isinstance(f, DenseFeature)}
         self._transforms = {name: _build(name, f, tables[f.table]) for name, f in self._sparse.items()}
         self.sparse_names = tuple(self._sparse)
         self.weighted_names = tuple(name for name, f in self._sparse.items() if f.weights is not None)
+        self.id_columns = tuple(dict.fromkeys(f.column or name for name, f in self._sparse.items()))
         self.dense_width = sum(f.width for f in self._dense.values())
         columns = [f.column or name for name, f in features.items()]
         columns += [f.weights for f in self._sparse.values() if f.weights is not None]
         self.columns = tuple(dict.fromkeys(columns))
+
+    def limits(self, every: bool) -> Iterator[tuple[str, Limits]]:
+        """What columns must be, as far as footers say it. every: of dense columns and weights too, which are many."""
+        for name, feature in self._sparse.items():
+            module = choices.load(_TRANSFORMS, feature.transform)
+            of_ids = module.limits(name, feature, self._tables[feature.table]) if hasattr(module, "limits") else None
+            if of_ids is not None:
+                yield feature.column or name, of_ids
+            if every and feature.weights is not None:
+                yield feature.weights, finite("Write a finite number for every ID.", np.float32)
+        for name, feature in self._dense.items() if every else ():
+            remedy = f"Write null for a missing value: it becomes features.{name}.default."
+            yield feature.column or name, finite(remedy, np.float32 if feature.transform == "none" else np.float64)
 
     def __call__(self, table: pa.Table, where: str) -> Columns:
         """Transforms the rows of `table`.
@@ -129,7 +146,7 @@ class FeatureTransforms:
 
 
 def _build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
-    return choices.load("embeddings.features.transforms", feature.transform).build(name, feature, table)
+    return choices.load(_TRANSFORMS, feature.transform).build(name, feature, table)
 
 
 def _check_lengths(

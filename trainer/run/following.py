@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from configs.errors import UserError
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.checks import check_manifest
-from trainer.data.columns.ranges import Ranges
+from trainer.data.columns.statistics import StatisticsCheck
 from trainer.data.dataset.faults import StorageUnavailable
 from trainer.data.dataset.follow import extend
 from trainer.data.dataset.manifest import Manifest
@@ -49,9 +50,16 @@ class Following:
         """say: prints a line, on rank 0."""
         self._run, self._config, self._say = run, config, say
         self._ranks = Agreement()
-        self._ranges = Ranges(config.tasks, config.data.weight_column)
         self._told: set[str] = set()
         self._next_look = 0.0
+
+    @cached_property
+    def _features(self) -> FeatureTransforms:
+        return FeatureTransforms(features_of(self._run, self._config), self._config.tables)
+
+    @cached_property
+    def _statistics(self) -> StatisticsCheck:
+        return StatisticsCheck(self._config.tasks, self._config.data, self._features, evaluates=False)
 
     def wait(self, reader: Reader, stops: Callable[[], bool]) -> Outcome:
         """Waits until `reader` has new partitions ("more"), data.follow_patience_s is over, or `stops()` on rank 0.
@@ -89,10 +97,9 @@ class Following:
 
     def _look(self, manifest: Manifest) -> _News | None:
         try:
-            grown, late, skipped = extend(manifest, self._config.data.read_timeout_s, self._ranges)
+            grown, late, skipped = extend(manifest, self._config.data.read_timeout_s, self._statistics)
             if len(grown.files) > len(manifest.files):
-                features = FeatureTransforms(features_of(self._run, self._config), self._config.tables)
-                check_manifest(grown, features, self._config)
+                check_manifest(grown, self._features, self._config)
         except StorageUnavailable as error:
             self._say(f"{str(error).splitlines()[0]}; looking again in {self._config.data.follow_every_s:g} s")
             return None

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from configs.errors import UserError
-from embeddings.features.arrow import is_bytes, is_list, is_text
+from embeddings.features.arrow import id_kind, is_list
 
 
 def encode_schema(schema: pa.Schema) -> str:
@@ -23,17 +23,6 @@ def encode_schema(schema: pa.Schema) -> str:
 def decode_schema(text: str) -> pa.Schema:
     """The inverse of `encode_schema`."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
-
-
-def id_kind(kind: pa.DataType) -> str:
-    """What the IDs of a column are to a hash: "text", "integers", "nothing" (nulls only) or the type itself."""
-    if is_list(kind) or pt.is_dictionary(kind):
-        return id_kind(kind.value_type)
-    if is_text(kind) or is_bytes(kind):
-        return "text"
-    if pt.is_integer(kind) or pt.is_boolean(kind) or (pt.is_decimal(kind) and kind.scale == 0):
-        return "integers"
-    return "nothing" if pt.is_null(kind) else str(kind)
 
 
 def check_ids(schema: pa.Schema, trained: pa.Schema, columns: Iterable[str], where: str) -> None:

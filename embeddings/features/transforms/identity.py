@@ -9,6 +9,19 @@ import pyarrow as pa
 from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import integers, refuse
+from embeddings.features.limits import Limits
+
+
+def limits(name: str, feature: SparseFeature, table: TableConfig) -> Limits | None:
+    """IDs outside the table, unless they are dropped."""
+    if feature.out_of_range == "drop":
+        return None
+    return Limits(_remedy(name, feature), 0, table.num_embeddings - 1)
+
+
+def _remedy(name: str, feature: SparseFeature) -> str:
+    larger, dropped = f"Raise tables.{feature.table}.num_embeddings", f"set features.{name}.out_of_range=drop"
+    return f"{larger}, or {dropped}, or use transform: hash."
 
 
 def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
@@ -28,8 +41,7 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
         first = int(np.argmax(outside))
         raise UserError(
             f"{where} has ID {values[first]}, outside table {feature.table!r} of {num_embeddings:,} rows\n"
-            f"Raise tables.{feature.table}.num_embeddings, or set features.{name}.out_of_range=drop, or use "
-            "transform: hash."
+            f"{_remedy(name, feature)}"
         )
 
     return transform

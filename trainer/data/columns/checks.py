@@ -1,25 +1,72 @@
 """What a data set must be before a run starts on it: every column in every file, of a type that can be trained.
 
-Only footers are looked at. Values are checked where they are read, by `feature_transforms` and `targets`.
+Only footers are looked at: here for columns and types, in `trainer.data.columns.statistics` for what they say of
+values. All values are checked where they are read, by `feature_transforms` and `targets`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from configs.errors import UserError
 from configs.schema import Config
-from embeddings.features.arrow import empty_table, is_bytes, is_list, is_text
+from embeddings.features.arrow import empty_table, id_kind, is_bytes, is_list, is_text
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.groups import group_ids
+from trainer.data.columns.reweighting import without
+from trainer.data.columns.statistics import StatisticsCheck
 from trainer.data.columns.targets import Targets
+from trainer.data.dataset.follow import complete_partitions
 from trainer.data.dataset.manifest import Manifest
+from trainer.data.dataset.scan import build_manifest, exists
 from trainer.data.dataset.source import file_url
 
 _SHOWN = 5  # mistakes that one message lists
+
+
+def check_parts(
+    config: Config, features: FeatureTransforms, known: Mapping[str, Manifest], say: Callable[[str], None]
+) -> dict[str, Manifest]:
+    """The manifests of the parts that training reads: those of `known` as they are, the others found and checked.
+
+    Raises:
+        UserError: the training part is missing, or a part cannot be used; says where and why.
+    """
+    train, validation = config.data.train, config.data.validation
+    manifests = {train: known[train] if train in known else check_part(config, features, train, None, say)}
+    if validation in known:
+        manifests[validation] = known[validation]
+    elif exists(config.data.root, validation):
+        manifests[validation] = check_part(config, features, validation, manifests[train], say)
+    return manifests
+
+
+def check_part(
+    config: Config, features: FeatureTransforms, part: str, trained: Manifest | None, say: Callable[[str], None]
+) -> Manifest:
+    """The manifest of a part, after all checks that footers allow.
+
+    Args:
+        trained: the training part, whose IDs must be of the same kinds; None for the training part itself.
+
+    Raises:
+        UserError: a file, a column, a type or a value cannot be used, or there is nothing to learn.
+    """
+    data, training = config.data, part == config.data.train
+    tasks = config.tasks if training else without(config.tasks)
+    statistics = StatisticsCheck(tasks, data, features, evaluates=not training or part == data.validation)
+    find = complete_partitions if data.follow and training else build_manifest
+    manifest = find(data.root, part, timeout_s=data.read_timeout_s, look=statistics, say=say)
+    check_manifest(manifest, features, config.model_copy(update={"tasks": tasks}))
+    statistics.check_folders(manifest)
+    if training and not data.follow:  # partitions to come may have what the first ones lack
+        statistics.refuse_nothing_to_learn(manifest.root)
+    if trained is not None:
+        _check_kinds(manifest, trained, features.id_columns)
+    return manifest
 
 
 def check_manifest(manifest: Manifest, features: FeatureTransforms, config: Config) -> None:
@@ -57,6 +104,25 @@ def _examples(manifest: Manifest) -> list[tuple[str, pa.Schema]]:
     for file in manifest.files:
         firsts.setdefault(file.schema, file_url(manifest.root, file.path))
     return [(path, manifest.schemas[schema]) for schema, path in firsts.items()]
+
+
+def _check_kinds(manifest: Manifest, trained: Manifest, columns: Sequence[str]) -> None:
+    """5 and "5" are different IDs: a column of another kind would meet rows that were never trained."""
+    for column in columns:
+        known = next(_kinds_of(trained, column), None)
+        for path, type_ in _kinds_of(manifest, column):
+            if known is not None and id_kind(type_) != id_kind(known[1]):
+                raise UserError(
+                    f"{path}: column {column!r} has type {type_}, but {known[1]} in {known[0]}: its IDs would meet the "
+                    "rows of others\nWrite the column with one type in all parts."
+                )
+
+
+def _kinds_of(manifest: Manifest, column: str) -> Iterator[tuple[str, pa.DataType]]:
+    """A file of each schema and the column's type there, where the file knows it."""
+    for path, schema in _examples(manifest):
+        if column in schema.names and id_kind(schema.field(column).type) != "nothing":
+            yield path, schema.field(column).type
 
 
 def _check_presence(manifest: Manifest, columns: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """What is said about a data set before a run starts on it."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import Config, DataConfig, DenseFeature, SparseFeature, TableConfig, TaskConfig, TrainingConfig
+from embeddings.features.arrow import is_list
 from embeddings.features.feature_transforms import FeatureTransforms
-from trainer.data.columns.checks import check_manifest
+from trainer.data.columns.checks import check_manifest, check_parts
+from trainer.data.dataset.manifest import Manifest
 from trainer.data.dataset.scan import build_manifest
 
 GOOD = {"user": pa.array([1, 2]), "age": pa.array([1.0, 2.0]), "click": pa.array([0, 1]), "w": pa.array([1.0, 1.0])}
@@ -122,3 +125,40 @@ def test_extension_types_are_what_they_are_stored_as(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     features = FeatureTransforms({**sparse, "tensor": DenseFeature(width=2)}, config.tables)
     check_manifest(build_manifest(str(tmp_path)), features, config)
+
+
+def parts(root: Path, validation: dict[str, pa.Array], train: dict[str, pa.Array] = GOOD) -> dict[str, Manifest]:
+    for part, columns in (("train", train), ("validation", validation)):
+        (root / part).mkdir(exist_ok=True)
+        pq.write_table(pa.table(columns), root / part / "a.parquet")
+    config = config_of(root)
+    return check_parts(config, FeatureTransforms(config.features, config.tables), {}, lambda line: None)
+
+
+def test_both_parts_are_checked_before_training(tmp_path: Path) -> None:
+    assert list(parts(tmp_path, GOOD)) == ["train", "validation"]
+    with pytest.raises(UserError, match=r"validation/a\.parquet: there is no column 'age'"):
+        parts(tmp_path, {name: values for name, values in GOOD.items() if name != "age"})
+    with pytest.raises(UserError, match=r"validation/a\.parquet, row group 0: column 'w' is null in 1 of 2 rows"):
+        parts(tmp_path, GOOD | {"w": pa.array([1.0, None])})
+    with pytest.raises(UserError, match=r"train: column 'click' is null in every row"):
+        parts(tmp_path, GOOD, GOOD | {"click": pa.array([None, None], pa.int64())})
+    parts(tmp_path, GOOD | {"click": pa.array([None, None], pa.int64())})  # a part without labels can be there
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.list_(pa.large_string())], ids=str)
+def test_ids_of_another_kind_in_another_part_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    user = pa.array([["1"], ["2"]] if is_list(kind) else ["1", "2"]).cast(kind)
+    message = r"validation/a\.parquet: column 'user' has type \S.*, but int64 in \S*train/a\.parquet: its IDs"
+    with pytest.raises(UserError, match=message):
+        parts(tmp_path, GOOD | {"user": user})
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.int8(), pa.uint64(), pa.decimal32(5, 0), pa.bool_(), pa.list_(pa.int16())], ids=str
+)
+def test_ids_of_another_width_in_another_part_are_the_same_ids(tmp_path: Path, kind: pa.DataType) -> None:
+    user = pa.array([[1], [0]] if is_list(kind) else [1, 0])
+    user = pa.array([Decimal(1), Decimal(0)], kind) if pa.types.is_decimal(kind) else user.cast(kind)
+    parts(tmp_path, GOOD | {"user": user})
+    parts(tmp_path, GOOD | {"user": pa.nulls(2)})

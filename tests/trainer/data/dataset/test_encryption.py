@@ -12,8 +12,8 @@ from configs.errors import UserError
 from configs.schema import Config, DataConfig, DenseFeature, TaskConfig, TrainingConfig
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.checks import check_manifest
-from trainer.data.columns.ranges import Ranges
-from trainer.data.dataset.newest import newest
+from trainer.data.columns.statistics import StatisticsCheck
+from trainer.data.dataset.largest import largest
 from trainer.data.dataset.scan import build_manifest
 from trainer.data.inspection.inspect_data import inspect_data
 from trainer.data.reading.decode import Decoder
@@ -49,15 +49,20 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def look_at(tasks: dict[str, TaskConfig], weight_column: str | None) -> StatisticsCheck:
+    data = DataConfig(root="", weight_column=weight_column)
+    return StatisticsCheck(tasks, data, FeatureTransforms({}, {}), evaluates=False)
+
+
 def test_other_columns_are_read(root: Path) -> None:
     said: list[str] = []
-    manifest = build_manifest(str(root), look=Ranges(TASKS, "x"), say=said.append)
+    manifest = build_manifest(str(root), look=look_at(TASKS, "x"), say=said.append)
     assert said == [f"skipped in {root}: 1 encrypted column (secret in b.parquet)"]
     assert [manifest.schemas[file.schema].names for file in manifest.files] == [
         ["x", "secret", "click", "secrets"],
         ["x", "click", "secrets"],
     ]
-    assert newest(manifest, "secrets", "") == 4
+    assert largest(manifest, "secrets", "") == [(4, 2), (3, 1), (4, 1)]
     decoder = Decoder(manifest, DataConfig(root=""), FeatureTransforms({"secrets": DenseFeature()}, {}), TASKS, None)
     assert decoder(2).dense.tolist() == [[4.0]]
 
@@ -77,7 +82,7 @@ def test_the_column_cannot_be_asked_for(root: Path) -> None:
 def test_ranges_of_plain_columns_are_checked(root: Path) -> None:
     (root / "a.parquet").unlink()
     with pytest.raises(UserError, match=r"column 'secrets' goes from 3 to 3"):
-        build_manifest(str(root), look=Ranges({"secrets": TaskConfig()}, None))
+        build_manifest(str(root), look=look_at({"secrets": TaskConfig()}, None))
 
 
 def test_files_are_inspected_without_it(root: Path) -> None:

@@ -12,7 +12,7 @@ from configs.schema import Config, DataConfig, SparseFeature, TableConfig, TaskC
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.checks import check_manifest
 from trainer.data.dataset.follow import extend
-from trainer.data.dataset.newest import newest
+from trainer.data.dataset.largest import largest
 from trainer.data.dataset.partitions import NULL
 from trainer.data.dataset.path_columns import add_path_columns, path_types, values_of
 from trainer.data.dataset.scan import build_manifest
@@ -135,7 +135,7 @@ def test_a_later_partition_of_another_type_is_refused(tmp_path: Path) -> None:
 def test_the_newest_value_of_a_path(tmp_path: Path) -> None:
     for day in (20, 3, NULL):
         write(tmp_path, f"day={day}")
-    assert newest(build_manifest(str(tmp_path)), "day", "") == 20
+    assert max(largest(build_manifest(str(tmp_path)), "day", ""))[0] == 20
 
 
 def test_columns_of_the_path_are_inspected(tmp_path: Path) -> None:

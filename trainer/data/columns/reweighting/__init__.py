@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from configs.choices import did_you_mean, load
 from configs.errors import UserError
 from configs.schema import Section, TaskConfig
+from embeddings.features.limits import Limits
 from trainer.data.columns.numbers import Vector
 from trainer.data.dataset.manifest import Manifest
 
@@ -29,6 +30,11 @@ class Rule(Section):
     def columns(self) -> tuple[str, ...]:
         """What it reads."""
         raise NotImplementedError
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        """What its columns must be, for a look at footers before a row is read."""
+        return {}
 
     def __call__(self, table: pa.Table, labels: Vector, where: str) -> Vector:
         """The factor of every row [R], at least 0. labels: the task's [R], 0 where missing.

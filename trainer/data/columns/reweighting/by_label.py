@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from configs.section import PositiveFloat
+from embeddings.features.limits import Limits
 from trainer.data.columns.numbers import Vector, numbers, refuse_first
 from trainer.data.columns.reweighting import Rule
 
@@ -30,6 +31,10 @@ class Settings(Rule):
     @property
     def columns(self) -> tuple[str, ...]:
         return (self.label,)
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        return {self.label: Limits("Write a finite number of at least 0.", 0.0, float(np.finfo(np.float32).max))}
 
     def __call__(self, table: pa.Table, labels: Vector, where: str) -> Vector:
         values = np.nan_to_num(numbers(table, self.label, where), nan=0.0, posinf=np.inf)

@@ -3,7 +3,7 @@
 For behaviour that drifts, where dropping old rows would lose rare positives. Ages are counted back from `date`.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.types as pt
 from pydantic import Field, field_validator
 
+from configs.errors import UserError
 from configs.section import PositiveFloat
 from embeddings.features.arrow import refuse, single_array
+from embeddings.features.limits import Limits
 from trainer.data.columns.numbers import Vector, refuse_first
 from trainer.data.columns.reweighting import Rule
+from trainer.data.dataset.largest import largest
 from trainer.data.dataset.manifest import Manifest
-from trainer.data.dataset.newest import newest
 
 _DAY_S = 86_400
+_CLOCKS_DIFFER_DAYS = 2  # and time zones
+_NOTHING = 1e-6  # a weight that teaches nothing
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "days": float(_DAY_S)}
 
 
@@ -47,6 +51,10 @@ class Settings(Rule):
     def columns(self) -> tuple[str, ...]:
         return (self.column,)
 
+    @property
+    def limits(self) -> dict[str, Limits]:
+        return {self.column: Limits("Write a time for every row.", nulls=False)}
+
     def __call__(self, table: pa.Table, labels: Vector, where: str) -> Vector:
         array = single_array(table[self.column])
         seconds = self._seconds(array, f"{where}: column {self.column!r}")
@@ -58,11 +66,41 @@ class Settings(Rule):
         return np.maximum(0.5 ** (days / self.half_life_days), self.floor).astype(np.float32)
 
     def settled(self, manifest: Manifest) -> dict[str, Any]:
-        if self.date is not None:
+        found = largest(manifest, self.column, None if self.date else "Give reweight.time_decay.date.")
+        if found is None:
             return {}
-        latest = newest(manifest, self.column, "Give reweight.time_decay.date.")
+        newest = max(value for value, _ in found)
+        moment = self._moment(newest, manifest)
+        if self.date is None and moment > datetime.now(UTC) + timedelta(days=_CLOCKS_DIFFER_DAYS):
+            raise UserError(
+                f"{manifest.root}: column {self.column!r} has {newest}, which as {moment:%Y-%m-%d} is still to come: "
+                "all other rows would be old\nCorrect the column or reweight.time_decay.unit, or give a date."
+            )
+        date = self.date or moment.replace(tzinfo=None).isoformat()
+        self._refuse_to_weigh_nothing([(self._moment(value, manifest), rows) for value, rows in found], date, manifest)
+        return {} if self.date else {"date": date}
+
+    def _refuse_to_weigh_nothing(self, newest: list[tuple[datetime, int]], date: str, manifest: Manifest) -> None:
+        """newest: the newest row of each row group, and its rows."""
+        ages = [max(_seconds_of(date) - moment.timestamp(), 0) / _DAY_S for moment, _ in newest]
+        weighty = [max(0.5 ** (days / self.half_life_days), self.floor) >= _NOTHING for days in ages]
+        rows = sum(count for (_, count), counts in zip(newest, weighty, strict=True) if counts)
+        if sum(weighty) > 1 or 2 * rows > sum(count for _, count in newest):
+            return
+        raise UserError(
+            f"{manifest.root}: counted from {date} by column {self.column!r}, at most {rows:,} rows weigh anything\n"
+            "Set reweight.time_decay.unit, date or half_life_days to fit the column, or correct its newest row."
+        )
+
+    def _moment(self, latest: Any, manifest: Manifest) -> datetime:
         seconds = float(self._seconds(pa.array([latest]), f"{manifest.root}: column {self.column!r}")[0])
-        return {"date": datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError):
+            raise UserError(
+                f"{manifest.root}: column {self.column!r} has {latest}, which is no date in {self.unit}\n"
+                f"Set reweight.time_decay.unit to one of: {', '.join(_UNITS)}."
+            ) from None
 
     def _seconds(self, array: pa.Array, what: str) -> npt.NDArray[np.float64]:
         """Since 1970-01-01 UTC [R]; NaN for a null."""

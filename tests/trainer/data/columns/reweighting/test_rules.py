@@ -61,6 +61,6 @@ def test_what_was_settled_for_a_run_stays_when_its_data_grows(tmp_path: Path) ->
         ["1970-01-11", "1970-01-11"],
         ["1970-01-11", "1970-01-21"],
     ]
-    given = {"click": TaskConfig(reweight={"time_decay": {**task.reweight["time_decay"], "date": "1999-01-01"}})}
+    given = {"click": TaskConfig(reweight={"time_decay": {**task.reweight["time_decay"], "date": "1970-01-19"}})}
     assert settle(given, manifest, former) == given
     assert settle({"like": task}, manifest, former)["like"].reweight["by_label"] == BY_WATCH["by_label"]

@@ -79,3 +79,41 @@ def test_a_footer_that_does_not_say_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"time": [1, 2]}), tmp_path / "silent.parquet", write_statistics=False)
     with pytest.raises(UserError, match=r"silent\.parquet: the footer does not say .*'time'\n.*time_decay\.date"):
         Settings(column="time", half_life_days=1).settled(build_manifest(str(tmp_path)))
+
+
+def settle(root: Path, times: pa.Array, row_group_size: int = 1000, **settings) -> dict:
+    pq.write_table(pa.table({"time": times}), root / "a.parquet", row_group_size=row_group_size)
+    values = {"column": "time", "half_life_days": 7, **settings}
+    return Settings.model_validate(values).settled(build_manifest(str(root)))
+
+
+@pytest.mark.parametrize("unit", ["ms", "us"])
+def test_another_unit_than_the_columns_is_refused_before_training(tmp_path: Path, unit: str) -> None:
+    factor = {"ms": 10**3, "us": 10**6}[unit]
+    times = pa.array([seconds * factor for seconds in SECONDS])
+    with pytest.raises(UserError, match=r"'time' has \d+, which is no date in s\n.*unit to one of: s, ms, us, days"):
+        settle(tmp_path, times)
+    assert settle(tmp_path, times, unit=unit) == {"date": "2022-05-17T00:00:00"}
+    with pytest.raises(UserError, match="counted from 2022-05-17 by column 'time', at most 0 rows weigh anything"):
+        settle(tmp_path, pa.array(SECONDS), unit=unit, date="2022-05-17")
+
+
+@pytest.mark.parametrize("far", [date(9999, 12, 31), date.today() + timedelta(days=30)])
+def test_a_newest_row_that_is_still_to_come_is_refused_unless_a_date_is_given(tmp_path: Path, far: date) -> None:
+    times = pa.array([*DAYS, far])
+    with pytest.raises(UserError, match=f"column 'time' has {far}, which as {far} is still to come"):
+        settle(tmp_path, times)
+    assert settle(tmp_path, times, date="2022-05-17") == {}
+
+
+def test_one_late_row_that_leaves_all_others_without_weight_is_refused(tmp_path: Path) -> None:
+    times = pa.array([*DAYS, *DAYS, date(2024, 1, 1)])
+    with pytest.raises(UserError, match="from 2024-01-01T00:00:00 by column 'time', at most 1 rows weigh anything"):
+        settle(tmp_path, times, row_group_size=4)
+    assert settle(tmp_path, times, row_group_size=4, floor=0.1) == {"date": "2024-01-01T00:00:00"}
+    assert settle(tmp_path, times, row_group_size=4, half_life_days=100) == {"date": "2024-01-01T00:00:00"}
+
+
+def test_a_given_date_needs_no_statistics(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"time": [1, 2]}), tmp_path / "silent.parquet", write_statistics=False)
+    assert Settings(column="time", half_life_days=1, date="2022-05-17").settled(build_manifest(str(tmp_path))) == {}

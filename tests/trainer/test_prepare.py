@@ -1,0 +1,86 @@
+"""What is found before workers start, and that a dry run finds the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.errors import UserError
+from configs.schema import Config
+from trainer.prepare import check_data, prepare_run
+from trainer.run.paths import with_absolute_paths
+
+TIME = {"column": "time", "half_life_days": 7}
+
+
+def config_of(root: Path, **changes) -> Config:
+    sections = {
+        "data": {"root": str(root / "data"), "global_batch_size": 8, "lanes": 2},
+        "features": {"city": {"table": "t", "transform": "vocabulary", "vocabulary": str(root / "cities.txt")}},
+        "tables": {"t": {"num_embeddings": 10, "embedding_dim": 4}},
+        "tasks": {"click": {}},
+        "training": {"run_dir": str(root / "run")},
+    }
+    return Config.model_validate(sections | changes)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "cities.txt").write_text("Oslo\nRome\n")
+    columns = {"city": ["Oslo", "Rome"] * 8, "click": np.arange(16) % 2, "time": np.arange(16) * 10**12}
+    for part in ("train", "validation"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        pq.write_table(pa.table(columns), tmp_path / "data" / part / "a.parquet")
+    return tmp_path
+
+
+def say(line: str) -> None:
+    pass
+
+
+MADE = {"root": "made", "generate": {"kind": "criteo", "train_rows": 5000}, "global_batch_size": 8, "lanes": 2}
+CITY = {"table": "t", "transform": "vocabulary"}
+MISTAKES = {
+    "validation part": ({}, "validation/a.parquet: there is no column 'city'"),
+    "vocabulary": (
+        {"features": {"city": {"table": "t", "transform": "vocabulary", "vocabulary": "no"}}},
+        "no cannot be",
+    ),
+    "unit of times": ({"tasks": {"click": {"reweight": {"time_decay": TIME}}}}, "which is no date in s"),
+    "generated columns": ({"data": MADE}, "there is no column 'city'"),
+}
+
+
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+def test_a_dry_run_refuses_what_a_run_refuses(root: Path, mistake: str) -> None:
+    changes, message = MISTAKES[mistake]
+    if mistake == "validation part":
+        pq.write_table(pa.table({"click": [0, 1]}), root / "data" / "validation" / "a.parquet")
+    if mistake == "generated columns":
+        changes = {"data": MADE | {"root": str(root / "made")}}
+    config = config_of(root, **changes)
+    with pytest.raises(UserError, match=message) as dry:
+        check_data(config, say)
+    assert not (root / "made").exists()
+    with pytest.raises(UserError, match=message) as real:
+        prepare_run(config, resume=False, overwrite=False, say=say)
+    assert str(dry.value) == str(real.value)
+    assert not (root / "run").exists()
+
+
+def test_a_dry_run_accepts_what_a_run_accepts(root: Path) -> None:
+    check_data(config_of(root), say)
+    prepare_run(config_of(root), resume=False, overwrite=False, say=say)
+    assert {path.name for path in (root / "run").iterdir()} >= {"config.yaml", "manifest.json", "vocabularies.json"}
+
+
+def test_paths_of_vocabularies_are_absolute(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers run in other folders; a submitted job may bring the file, since the run keeps a copy."""
+    job = root / "working_dir_files" / "job"
+    job.mkdir(parents=True)
+    monkeypatch.chdir(job)
+    feature = {"table": "t", "transform": "vocabulary", "vocabulary": "cities.txt"}
+    config = with_absolute_paths(config_of(root, features={"city": feature}))
+    assert config.sparse_features["city"].vocabulary == str(job / "cities.txt")
