@@ -14,12 +14,13 @@ from typing import NamedTuple, NoReturn
 import torch
 import torch.distributed as dist
 
-from cluster.launch import ALLOCATION, Worker
+from cluster.worker import Worker
 from configs.load import load_config
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import device_of
 from trainer.data.dataset.scan import build_manifest
+from trainer.data.reading.allocation import ALLOCATION
 from trainer.data.reading.reader import Reader
 from trainer.prepare import generate_missing
 from trainer.run.paths import with_absolute_paths

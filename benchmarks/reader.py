@@ -36,7 +36,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launch import ALLOCATION
+from trainer.data.reading.allocation import ALLOCATION
 
 BATCH, LANES, WINDOW, ROW_GROUP, ROW_GROUPS_A_FILE = 4096, 8, 16_384, 65_536, 4
 IDS, LISTS, FLOATS, LABELS = 20, 4, 15, 3

@@ -1,1 +1,11 @@
-"""Runs a function on the workers of a Ray cluster. The only folder that imports ray; it knows no recommender."""
+"""The only folder that imports Ray. It takes a callable and knows nothing of recommenders.
+
+Read: `worker` (what a launched function knows), `launch` (the whole way), then its parts: `connecting` (which cluster),
+`room` (is there room), `channel` (lines, results and stops between workers and driver), `signals` (Ctrl-C), `failures`
+(what is said of a failed worker).
+"""
+
+import os
+
+# Ray's calls would start a cluster of their own when there is none: after a second Ctrl-C, or a cluster that has gone.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"

@@ -22,6 +22,14 @@ class Channel:
         self._mistake: str | None = None
         self._result: Any = None
         self._stops = False
+        self._hosts: dict[int, str] = {}
+
+    def join(self, rank: int, host: str) -> None:
+        self._hosts[rank] = host
+
+    def hosts(self) -> dict[int, str]:
+        """Rank -> where it runs, or ran last."""
+        return self._hosts
 
     def say(self, line: str) -> None:
         with self._arrived:
@@ -74,13 +82,16 @@ class Listener:
     def _show_lines(self, timeout_s: float) -> None:
         try:
             lines = ray.get(self._channel.take.remote(timeout_s))
-        except RayError:  # shut down under us: nothing more will come
+        except (RayError, RuntimeError):  # Ray was shut down while waiting: nothing more will come
             self._closing.set()
             return
         for line in lines:
             self._show(line)
 
     def close(self) -> None:
+        """Shows what was said by now; a second time, nothing."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._thread.join()
         self._show_lines(0)

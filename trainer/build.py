@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from cluster.launch import Worker
+from cluster.worker import Worker
 from configs.schema import Config
 from embeddings.optimizer import RankerOptimizer, attach_sparse_optimizer, combined_optimizer
 from embeddings.planning.plan import Pins, Plan

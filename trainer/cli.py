@@ -1,14 +1,15 @@
 """The command line: collects the commands, and turns mistakes into one message and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 the user's mistake. What a script reads (`--json`) is the last line of standard output;
-everything else goes to standard error.
+Exit codes: 0 done, 1 failed or stopped, 2 the user's mistake (the table in `configs.errors`). What a script reads
+(`--json`) is the last line of standard output; everything else goes to standard error.
 """
 
+import errno
 import sys
 
 import typer
 
-from configs.errors import RunFailed, UserError
+from configs.errors import Failure
 from trainer.commands import (
     compare,
     config,
@@ -22,7 +23,7 @@ from trainer.commands import (
     serve,
     train,
 )
-from trainer.commands.screen import say
+from trainer.commands.screen import open_closed_streams, say
 
 app = typer.Typer(
     add_completion=False,
@@ -43,13 +44,25 @@ app.command("inspect")(inspect.inspect)
 app.command("config")(config.show_config)
 
 
+_OF_THE_MACHINE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on that disk, and call the command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give permission to write there, or take another place"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "look after that disk, and call the command again"),
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+}
+"""Faults of the machine, not of the code -> what to do."""
+
+
 def main() -> None:
     """Entry point of `multigate` and `python -m trainer`."""
+    open_closed_streams()
     try:
         app()
-    except UserError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-    except RunFailed as error:
-        say(f"failed: {error}")
+    except Failure as error:
+        say(f"{error.title}: {error}")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        say(f"failed: {error.strerror}: {error.filename or 'no file is named'}\n{_OF_THE_MACHINE[error.errno]}")
         sys.exit(1)

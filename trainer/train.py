@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cluster.launch import Worker
+from cluster.worker import Worker
 from configs.schema import Config
 from trainer.due import NEVER, calendar_of, due_after
 from trainer.ranks.collectives import max_over_ranks

@@ -53,7 +53,7 @@ def _work(config_path: str, store: str, rank: int, world_size: int) -> None:
     import torch
     import torch.distributed as dist
 
-    from cluster.launch import Worker
+    from cluster.worker import Worker
     from trainer.train import train
 
     torch.set_num_threads(1)

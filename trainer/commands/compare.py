@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from configs.checks import check
-from configs.errors import RunFailed, UserError
+from configs.errors import RunStopped, UserError
 from configs.schema import Config
 from trainer.commands.evaluate import measure_on_worker
 from trainer.commands.on_workers import call_on_workers
@@ -23,7 +23,7 @@ from trainer.commands.train import train_on_worker
 from trainer.run.run_directory import RunDirectory, write_json
 
 if TYPE_CHECKING:
-    from cluster.launch import Worker
+    from cluster.worker import Worker
 
 Tasks = dict[str, dict[str, float]]
 
@@ -68,7 +68,7 @@ def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None) 
         folder = Path(config.training.run_dir)
         tasks = call_on_workers(train_all_on_worker, (variants, part), config, folder=folder, logs="*/logs/latest")
         if len(tasks) < len(variants):
-            raise RunFailed(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command goes on from there")
+            raise RunStopped(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command goes on from there")
         results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
         write_dashboard(results, folder / "tensorboard")
     text, values = comparison(results, part)

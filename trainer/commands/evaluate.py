@@ -13,7 +13,7 @@ from trainer.commands.options import AsJson, RunFolder
 from trainer.commands.screen import report, say
 
 if TYPE_CHECKING:
-    from cluster.launch import Worker
+    from cluster.worker import Worker
 
 
 def evaluate(

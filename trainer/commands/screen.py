@@ -2,9 +2,25 @@
 
 import json
 import math
+import os
+import sys
 from typing import Any
 
 import typer
+
+
+def open_closed_streams() -> None:
+    """Standard streams that were closed (`2>&-`) lead nowhere from now on.
+
+    Otherwise the next files that are opened, or Ray's sockets, become standard output and error of all libraries.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def say(text: str) -> None:

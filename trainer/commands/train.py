@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from configs.choices import described
-from configs.errors import RunFailed
+from configs.errors import RunStopped
 from configs.schema import Config
 from trainer.commands.on_workers import call_on_workers
 from trainer.commands.options import ConfigFile, Overrides, read_config
 from trainer.commands.screen import report, say
 
 if TYPE_CHECKING:
-    from cluster.launch import Worker
+    from cluster.worker import Worker
 
 HELP = "\n\n".join(
     [
@@ -64,7 +64,7 @@ def train_run(config: Config, *, resume: bool, overwrite: bool) -> dict[str, Any
         config = prepare_run(config, resume=resume, overwrite=overwrite, say=say)
         result = call_on_workers(train_on_worker, config, config, folder=run.path, logs="logs/latest")
     if result["stopped"]:
-        raise RunFailed(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
+        raise RunStopped(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
     say(f"done: {run}")
     return result
 

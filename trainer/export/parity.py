@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from configs.errors import RunFailed
 from configs.schema import Config
 from embeddings.features.bags import Bags
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
@@ -33,7 +34,7 @@ _DATA_ROWS = 1024
 _LONGEST = 20
 
 
-class ParityError(RuntimeError):
+class ParityError(RunFailed):
     """The bundle does not score as the trainer does. It is not written."""
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.launch import Worker
+from cluster.worker import Worker
 from trainer.ranks.agreement import Agreement
 from trainer.run.run_directory import RunDirectory
 

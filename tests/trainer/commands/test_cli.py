@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from trainer.cli import app
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "configs" / "quickstart.yaml"
-HEAVY = {"torch", "torchrec", "ray", "pyarrow", "numpy"}
+HEAVY = {"torch", "torchrec", "ray"}
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,10 @@ def run(folder: Path) -> Path:
 
 def test_a_killed_worker_changes_nothing(run: Path, folder: Path) -> None:
     screen = (folder / "screen").read_text()
-    assert "rank 1 failed" in screen
+    told = re.search(r"^rank 1 on [\d.]+ failed after step (\d+): its process was killed, .*\((.*)\)$", screen, re.M)
+    assert told, screen
+    assert int(told[1]) >= 20
+    assert told[2] == str(run / "logs/attempt_1/rank_1.log")
     assert "attempt 2" in screen
     undisturbed = small(str(folder / "data"), folder / "undisturbed", "training.epochs=2", "checkpoint.every_steps=7")
     train_on(undisturbed, 2)

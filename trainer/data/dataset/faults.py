@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from configs.errors import RunFailed, UserError
+from configs.errors import TryAgain, UserError
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ class DataError(UserError):
     """A file that cannot be read as the manifest says. The first line names the file."""
 
 
-class StorageUnavailable(RunFailed):
+class StorageUnavailable(TryAgain):
     """A storage did not answer for as long as data.read_timeout_s allows. The first line names the file."""
 
 
