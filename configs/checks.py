@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from configs.choices import available, did_you_mean
 from configs.feature_checks import FEATURE_CHECKS
+from configs.fused_optimizers import missing
 from configs.schema import Config
 from configs.yaml_source import Mistake
 
@@ -93,14 +94,18 @@ def steps_are_reached(config: Config) -> Iterator[Mistake]:
 
 def optimizer_is_there(config: Config) -> Iterator[Mistake]:
     """What the fused kernels of the tables cannot do."""
-    sparse = config.training.sparse_optimizer
-    kind = ("training", "sparse_optimizer", "kind")
-    if sparse.kind == "adam" and config.launch.device == "cpu":
-        message = "the tables have no fused Adam on CPU; use rowwise_adagrad, adagrad or sgd"
-        yield Mistake(kind, message, also=(("launch", "device"),))
-    if sparse.weight_decay and sparse.kind in ("sgd", "adagrad"):
-        message = f"fused {sparse.kind} has no weight decay; use rowwise_adagrad, or 0"
-        yield Mistake((*kind[:-1], "weight_decay"), message, also=(kind,))
+    path = ("training", "sparse_optimizer")
+    for key, why, remedy in missing(config.training.sparse_optimizer, config.launch.device):
+        yield Mistake((*path, key), f"{why}; {remedy}", also=((*path, "kind"), ("launch", "device")))
+
+
+def replicated_tables_are_fp32(config: Config) -> Iterator[Mistake]:
+    """The dense optimizer keeps its state in the type of the weights: squares of small gradients are 0 in 16 bits."""
+    for name, table in config.tables.items():
+        if table.sharding == "data_parallel" and table.data_type != "fp32":
+            path = ("tables", name, "data_type")
+            message = f"is {table.data_type}, but a data_parallel table trains in 32 bits only; use fp32"
+            yield Mistake(path, message, also=(("tables", name, "sharding"),))
 
 
 def elastic_tables_reshard(config: Config) -> Iterator[Mistake]:
@@ -131,6 +136,7 @@ RUN_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     workers_fit,
     steps_are_reached,
     optimizer_is_there,
+    replicated_tables_are_fp32,
     elastic_tables_reshard,
     folders_are_apart,
 )

@@ -55,9 +55,14 @@ class Config(Section):
         return {name: f for name, f in self.features.items() if isinstance(f, DenseFeature)}
 
     @property
+    def tables_by_feature(self) -> dict[str, TableConfig]:
+        """Sparse feature -> the table that it is looked up in."""
+        return {name: self.tables[feature.table] for name, feature in self.sparse_features.items()}
+
+    @property
     def input_columns(self) -> dict[str, tuple[int, int]]:
         """Feature -> the columns [start, end) of the top's input that it fills: sparse features, then dense ones."""
-        widths = {name: self.tables[feature.table].embedding_dim for name, feature in self.sparse_features.items()}
+        widths = {name: table.embedding_dim for name, table in self.tables_by_feature.items()}
         widths |= {name: feature.width for name, feature in self.dense_features.items()}
         ends = list(accumulate(widths.values()))
         return {name: (end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}

@@ -18,6 +18,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from configs.errors import UserError
+from configs.fused_optimizers import missing
 from configs.schema import Config, DenseOptimizer, SparseOptimizer, TrainingConfig
 from embeddings.adam import CpuAdam
 from embeddings.dense_gradients import DenseGradients
@@ -45,20 +46,12 @@ def attach_sparse_optimizer(tables: EmbeddingBagCollection, config: Config, devi
 
 
 def _fused_arguments(sparse: SparseOptimizer, device: torch.device) -> dict[str, Any]:
-    if sparse.kind == "adam" and device.type == "cpu":
-        raise UserError(
-            "training.sparse_optimizer.kind=adam: the tables have no fused Adam on CPU\n"
-            "Choose rowwise_adagrad, adagrad or sgd, or train on GPUs with launch.device=cuda."
-        )
+    for key, why, remedy in missing(sparse, device.type):
+        raise UserError(f"training.sparse_optimizer.{key}={getattr(sparse, key)}: {why}\nTo go on, {remedy}.")
     arguments: dict[str, Any] = {"lr": sparse.learning_rate}
     if sparse.kind != "sgd":
         arguments["eps"] = sparse.eps
     if sparse.weight_decay:
-        if sparse.kind in ("sgd", "adagrad"):
-            raise UserError(
-                f"training.sparse_optimizer.weight_decay={sparse.weight_decay:g}: fused {sparse.kind} has none\n"
-                "Set it to 0, or choose rowwise_adagrad."
-            )
         arguments["weight_decay"] = sparse.weight_decay
         arguments["weight_decay_mode"] = WeightDecayMode.L2  # the kernels' own default ignores weight_decay
     return arguments

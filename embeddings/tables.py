@@ -19,15 +19,14 @@ from configs.schema import Config, TableConfig
 from configs.splitmix import GAMMA, scramble
 
 _DATA_TYPES = {"fp32": DataType.FP32, "fp16": DataType.FP16}
-_POOLING = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
 
 
 def build_tables(config: Config, device: torch.device) -> EmbeddingBagCollection | None:
     """The tables that `config.features` look up, in one collection; None when no feature is sparse.
 
     It takes one KeyedJaggedTensor with every sparse feature as a key, in any order, and returns a KeyedTensor
-    [B, sum of widths] whose keys are the features, table by table. With weights on any feature, the whole KJT has
-    them. Weights are not initialised: see `initialize_tables`.
+    [B, sum of widths] of sums, whose keys are the features, table by table; `embeddings.pooling` makes means of them.
+    With weights on any feature, the whole KJT has them. Weights are not initialised: see `initialize_tables`.
     """
     features: dict[str, list[str]] = {}
     for name, feature in config.sparse_features.items():
@@ -48,7 +47,7 @@ def _table(name: str, table: TableConfig, features: list[str]) -> EmbeddingBagCo
         embedding_dim=table.embedding_dim,
         feature_names=features,
         data_type=_DATA_TYPES[table.data_type],
-        pooling=_POOLING[table.pooling],
+        pooling=PoolingType.SUM,
     )
 
 

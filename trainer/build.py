@@ -56,7 +56,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
         top.forward = torch.autocast(device.type, torch.bfloat16)(top.forward)
     if config.training.compile:
         top.compile(dynamic=False)
-    ranker = Ranker(tables, tuple(config.sparse_features), top.to(device), objective.to(device))
+    ranker = Ranker(tables, config.tables_by_feature, top.to(device), objective.to(device))
     model = shard(ranker, plan, device, world)
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training)

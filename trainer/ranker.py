@@ -6,14 +6,16 @@ rows of the tables, beside the dense columns -> top -> logits -> predictions and
 B batch, T tasks, D width of everything that enters the top.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.sparse.jagged_tensor import KeyedTensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
+from configs.schema import TableConfig
+from embeddings.pooling import pooled_by_feature
 from models.draws import share_row_keys
 from trainer.data.reading.batch import Batch
 from trainer.run.saved_names import OBJECTIVE, TABLES, TOP
@@ -37,12 +39,14 @@ class JoinInputs(nn.Module):
     run goes on with other types, and a bundle has none.
     """
 
-    def __init__(self, features: Sequence[str]) -> None:
+    def __init__(self, features: Mapping[str, TableConfig]) -> None:
+        """`features`: each with its table."""
         super().__init__()
         self._features = tuple(features)
+        self._means = tuple(name for name, table in features.items() if table.pooling == "mean")
 
-    def forward(self, pooled: KeyedTensor, dense: Tensor) -> Tensor:
-        parts = dict(zip(pooled.keys(), pooled.values().split(pooled.length_per_key(), dim=1), strict=True))
+    def forward(self, sums: KeyedTensor, bags: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+        parts = pooled_by_feature(sums, bags, self._means)
         return torch.cat([*(parts[feature] for feature in self._features), dense], dim=1)
 
 
@@ -50,7 +54,11 @@ class Ranker(nn.Module):
     """Batch -> (loss [], Outputs). Each submodule is one step for the pipeline that traces this one."""
 
     def __init__(
-        self, tables: EmbeddingBagCollection | None, features: Sequence[str], top: nn.Module, objective: nn.Module
+        self,
+        tables: EmbeddingBagCollection | None,
+        features: Mapping[str, TableConfig],
+        top: nn.Module,
+        objective: nn.Module,
     ) -> None:
         super().__init__()
         self.tables = tables
@@ -62,5 +70,5 @@ class Ranker(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._row_keys.tensor = batch.row_keys
-        inputs = batch.dense if self.tables is None else self.join(self.tables(batch.sparse), batch.dense)
+        inputs = batch.dense if self.tables is None else self.join(self.tables(batch.sparse), batch.sparse, batch.dense)
         return self.objective(self.top(inputs), batch.labels, batch.label_weights)

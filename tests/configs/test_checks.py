@@ -99,6 +99,18 @@ CASES = [  # check, overrides, where, words
         "no weight decay",
     ),
     (
+        "optimizer_is_there",
+        ["training.sparse_optimizer={kind: rowwise_adagrad, weight_decay: 0.1}", "launch.device=cpu"],
+        "training.sparse_optimizer.weight_decay",
+        "no weight decay on CPU",
+    ),
+    (
+        "replicated_tables_are_fp32",
+        ["tables.user.sharding=data_parallel", "tables.user.data_type=fp16"],
+        "tables.user.data_type",
+        "use fp32",
+    ),
+    (
         "elastic_tables_reshard",
         ["tables.user.sharding=column_wise", "launch.min_workers=2"],
         "tables.user.sharding",
@@ -131,6 +143,8 @@ def test_a_sound_config_has_no_mistakes() -> None:
         ["tables.user.sharding=column_wise"],
         ["features.age={transform: standardize, mean: 1, std: 1}"],
         ["training.sparse_optimizer={kind: adam, weight_decay: 0.1}"],
+        ["training.sparse_optimizer={kind: rowwise_adagrad, weight_decay: 0.1}"],
+        ["tables.user.sharding=data_parallel"],
         ["training.run_dir=data/run", "data.root=data/rows"],
     ],
 )

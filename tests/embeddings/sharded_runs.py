@@ -6,6 +6,7 @@ Torchrec is imported once; the workers of every run are forked from this process
 import multiprocessing
 import os
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from configs.schema import Config
 from embeddings.optimizer import attach_sparse_optimizer, combined_optimizer
 from embeddings.planning.plan import Pins
 from embeddings.planning.planner import plan_tables
+from embeddings.pooling import pooled_by_feature
 from embeddings.sharding import shard
 from embeddings.tables import build_tables, initialize_tables, local_shards
 
@@ -34,6 +36,16 @@ TYPES = {
     "copied": "data_parallel",
     "any": "auto",
 }
+FORMS = {
+    f"{sharding}_{data_type}_{pooling}_{features}": (sharding, data_type, pooling, features)
+    for sharding in ("row_wise", "table_wise", "table_row_wise", "column_wise", "data_parallel")
+    for data_type in ("fp32", "fp16")
+    for pooling in ("sum", "mean")
+    for features in (1, 2)
+    if (sharding, data_type) != ("data_parallel", "fp16")
+}
+"""Every table that a config accepts: sharding, data type, pooling, and how many features look it up."""
+FUSED = ("rowwise_adagrad", "adagrad", "sgd")  # on a CPU
 SWAPPED = TYPES | {"by_rows": "table_wise", "whole": "row_wise", "by_host": "row_wise"}
 
 
@@ -58,55 +70,87 @@ def config(types: dict[str, str], dense: dict[str, Any] | None = None, **sparse_
     )
 
 
+def config_of_forms(kind: str, *, weighted: bool) -> Config:
+    """All of FORMS; with `weighted`, the features of tables that sum have weights."""
+    tables, features = {}, {}
+    for name, (sharding, data_type, pooling, count) in FORMS.items():
+        width = 256 if sharding == "column_wise" else 8  # TorchRec's planner cuts it in two
+        form = {"sharding": sharding, "data_type": data_type, "pooling": pooling}
+        tables[name] = {"num_embeddings": 50, "embedding_dim": width, "init_scale": 0.5, **form}
+        for number in range(count):
+            weights = {"weights": "w"} if weighted and pooling == "sum" else {}
+            features[f"{name}_{number}"] = {"table": name, "column": f"{name}_{number}", **weights}
+    return Config.model_validate(
+        {
+            "data": {"root": "d", "global_batch_size": GLOBAL_BATCH_SIZE},
+            "features": features | {"age": {}},
+            "tables": tables,
+            "tasks": {"click": {}},
+            "training": {"run_dir": "r", "sparse_optimizer": {"kind": kind}},
+        }
+    )
+
+
 class Model(nn.Module):
-    def __init__(self, tables: nn.Module | None, features: list[str], width: int) -> None:
+    def __init__(self, tables: nn.Module | None, config: Config, top: nn.Module | None) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.tables = tables
-        self.features = features
-        self.top = nn.Sequential(nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.features = list(config.sparse_features)
+        self.means = [name for name, table in config.tables_by_feature.items() if table.pooling == "mean"]
+        self.top = top or nn.Sequential(nn.Linear(config.input_width, 4), nn.Tanh(), nn.Linear(4, 1))
 
     def forward(self, kjt: KeyedJaggedTensor | None, dense: Tensor) -> Tensor:
-        pooled = self.tables(kjt) if self.tables is not None else {}
+        pooled = {}
+        if self.tables is not None and kjt is not None:
+            pooled = pooled_by_feature(self.tables(kjt), kjt, self.means)
         return self.top(torch.cat([dense, *(pooled[name] for name in self.features)], dim=1))
+
+
+def batch(config: Config, step: int, first: int, last: int) -> tuple[KeyedJaggedTensor | None, Tensor, Tensor]:
+    """Rows [first, last) of a global batch that depends on nothing but the step."""
+    generator = torch.Generator().manual_seed(step)
+    dense, labels = torch.rand(2, GLOBAL_BATCH_SIZE, 1, generator=generator)
+    values, weights, lengths = [], [], []
+    for feature in config.sparse_features.values():
+        bags = torch.randint(0, 4, (GLOBAL_BATCH_SIZE,), generator=generator)
+        ids = torch.randint(0, 50, (int(bags.sum()),), generator=generator)
+        drawn = torch.rand(len(ids), generator=generator)
+        mine = slice(int(bags[:first].sum()), int(bags[:last].sum()))
+        values.append(ids[mine])
+        weights.append(drawn[mine] if feature.weights else torch.ones_like(drawn[mine]))
+        lengths.append(bags[first:last])
+    if not values:
+        return None, dense[first:last], labels[first:last]
+    is_weighted = any(feature.weights for feature in config.sparse_features.values())
+    kjt = KeyedJaggedTensor(
+        list(config.sparse_features), torch.cat(values), torch.cat(weights) if is_weighted else None, torch.cat(lengths)
+    )
+    return kjt, dense[first:last], labels[first:last]
 
 
 class Run:
     """One rank of a run that is ready to train."""
 
-    def __init__(self, config: Config, pins: Pins | None = None, *, with_state: bool = True) -> None:
+    def __init__(
+        self, config: Config, pins: Pins | None = None, *, with_state: bool = True, top: nn.Module | None = None
+    ) -> None:
         self.config, self.rank, self.world_size = config, dist.get_rank(), dist.get_world_size()
         group = dist.group.WORLD
         tables = build_tables(config, torch.device("meta"))
         if tables is not None:
             attach_sparse_optimizer(tables, config, CPU)
         self.plan = plan_tables(tables, config, self.world_size, self.world_size, CPU, pins=pins, group=group)
-        features = list(config.sparse_features)
-        torch.manual_seed(0)
-        width = 1 + sum(config.tables[feature.table].embedding_dim for feature in config.sparse_features.values())
-        self.model = shard(Model(tables, features, width), self.plan, CPU, group)
+        self.model = shard(Model(tables, config, top), self.plan, CPU, group)
         initialize_tables(self.model, config)
         self.optimizer = combined_optimizer(self.model, config.training)
         if with_state:
             self.optimizer.initialize_state()
 
     def batch(self, step: int) -> tuple[KeyedJaggedTensor | None, Tensor, Tensor]:
-        """This rank's rows of a global batch that depends on nothing but the step."""
-        generator = torch.Generator().manual_seed(step)
-        dense, labels = torch.rand(2, GLOBAL_BATCH_SIZE, 1, generator=generator)
+        """This rank's rows of a global batch."""
         first, last = (r * GLOBAL_BATCH_SIZE // self.world_size for r in (self.rank, self.rank + 1))
-        values, weights, lengths = [], [], []
-        for _ in self.config.sparse_features:
-            bags = torch.randint(0, 4, (GLOBAL_BATCH_SIZE,), generator=generator)
-            ids = torch.randint(0, 50, (int(bags.sum()),), generator=generator)
-            mine = slice(int(bags[:first].sum()), int(bags[:last].sum()))
-            values.append(ids[mine])
-            weights.append(torch.rand(len(ids), generator=generator)[mine])
-            lengths.append(bags[first:last])
-        kjt = None
-        if values:
-            names = list(self.config.sparse_features)
-            kjt = KeyedJaggedTensor(names, torch.cat(values), torch.cat(weights), torch.cat(lengths))
-        return kjt, dense[first:last], labels[first:last]
+        return batch(self.config, step, first, last)
 
     def train(self, steps: int) -> list[float]:
         """Losses of the global batches."""
@@ -170,18 +214,28 @@ def resumed(out: Path, types: dict[str, str], former: Path) -> None:
     _keep(out, seen)
 
 
-def optimized(out: Path, **sparse_optimizer: Any) -> None:
-    """One step of a fused optimizer on a table; gradients are those of the sum of all outputs."""
-    run = Run(config({"by_rows": "row_wise"}, **sparse_optimizer))
-    before = run.whole_state()
-    for rate in (0.5, 0.25):
-        kjt, dense, _ = run.batch(0)
+def every_form(out: Path, kind: str, weighted: bool) -> None:
+    """Three steps of every table that a config accepts; the gradient of a row's pooled rows is given."""
+    run = Run(config_of_forms(kind, weighted=weighted), top=nn.Identity())
+    seen: dict[str, Any] = {"start": run.whole_state()}
+    first, last = (r * GLOBAL_BATCH_SIZE // run.world_size for r in (run.rank, run.rank + 1))
+    for step in range(3):
+        kjt, dense, _ = run.batch(step)
         run.optimizer.zero_grad()
-        run.optimizer.set_learning_rates(sparse=rate, dense=0.0)
-        run.model(kjt, dense).sum().backward()
+        run.optimizer.set_learning_rates(**RATES[step])
+        outputs = run.model(kjt, dense)
+        outputs.backward(gradients(run.config, step)[first:last] * run.world_size)
         run.optimizer.step()
-    kjt, dense, _ = run.batch(0)
-    _keep(out, {"before": before, "after": run.whole_state(), "kjt": kjt, "dense": dense})
+    _keep(out, seen | {"end": run.whole_state()})
+
+
+RATES = [{"sparse": rate, "dense": rate / 10} for rate in (0.1, 0.2, 0.3)]
+
+
+def gradients(config: Config, step: int) -> Tensor:
+    """[B, D] for the whole batch, as of a mean over it."""
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(GLOBAL_BATCH_SIZE, config.input_width, generator=generator) / GLOBAL_BATCH_SIZE
 
 
 def dense_optimized(out: Path, kind: str) -> None:
@@ -224,9 +278,8 @@ def main(root: Path) -> None:
         launch(root / f"dense_{world_size}", world_size, from_scratch, types={})
     launch(root / "to_3", 3, resumed, types=SWAPPED, former=root / "scratch_2")
     launch(root / "to_1", 1, resumed, types=TYPES, former=root / "to_3")
-    for kind, weight_decay in (("rowwise_adagrad", 0.0), ("rowwise_adagrad", 0.1), ("adagrad", 0.0), ("sgd", 0.0)):
-        out = root / f"{kind}_{weight_decay:g}"
-        launch(out, 1, optimized, kind=kind, weight_decay=weight_decay)
+    for kind, weighted, world_size in product(FUSED, (False, True), (1, 2)):
+        launch(root / f"{kind}_{weighted}_{world_size}", world_size, every_form, kind=kind, weighted=weighted)
     for kind in ("adam", "adamw", "sgd", "adagrad"):
         launch(root / f"dense_{kind}", 1, dense_optimized, kind=kind)
 

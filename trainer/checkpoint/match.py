@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.tensor import DTensor
+from torchrec.distributed.shards_wrapper import LocalShardsWrapper
 
 from configs.errors import UserError
 from trainer.checkpoint.files import Checkpoint
@@ -46,9 +49,18 @@ def _differences(state: Mapping[str, Any], checkpoint: Checkpoint, stored: Metad
         elif not isinstance(entry, TensorStorageMetadata):
             yield f"{name} is not in the checkpoint"
         else:
-            was, now = _type(entry.properties.dtype, entry.size), _type(value.dtype, value.size())
+            was, now = entry.properties.dtype, _dtype(value) or entry.properties.dtype
+            was, now = _type(was, entry.size), _type(now, value.size())
             if was != now:
                 yield f"{name} is {was} in the checkpoint but {now} in this run"
+
+
+def _dtype(value: Tensor) -> torch.dtype | None:
+    """Of the values: TorchRec's sharded tensors claim float32, whatever their shards are. None without a shard."""
+    local = value.to_local() if isinstance(value, DTensor) else value
+    if not isinstance(local, LocalShardsWrapper):
+        return local.dtype
+    return next((shard.dtype for shard in local.local_shards()), None)
 
 
 def _type(dtype: Any, size: Any) -> str:

@@ -87,7 +87,7 @@ def trainer_predictions(
     unlabelled = torch.zeros(len(columns.dense), len(config.tasks))
     kjt = to_kjt(list(sparse), sparse) if sparse else None
     batch = Batch(kjt, torch.from_numpy(columns.dense), unlabelled, unlabelled, (0, 0))
-    _, outputs = Ranker(collection, list(sparse), top, Objective(config, 1)).eval()(batch)
+    _, outputs = Ranker(collection, small.tables_by_feature, top, Objective(config, 1)).eval()(batch)
     return outputs.predictions.numpy()
 
 
@@ -100,23 +100,14 @@ def _looked_up(
         ids[feature.table].append(columns.sparse[name].values)
     rows = {name: np.unique(np.concatenate(parts)) for name, parts in ids.items()}
     weights = {name: tables[name][torch.from_numpy(wanted)].float() for name, wanted in rows.items()}
-    weighted = any(bag.weights is not None for bag in columns.sparse.values())
     smaller, sparse = {}, {}
     for name, wanted in rows.items():
-        changes = {"num_embeddings": len(wanted), "data_type": "fp32"} | ({"pooling": "sum"} if weighted else {})
+        changes = {"num_embeddings": len(wanted), "data_type": "fp32"}
         smaller[name] = config.tables[name].model_copy(update=changes)
     for name, feature in config.sparse_features.items():
         bag = columns.sparse[name]
-        if weighted and config.tables[feature.table].pooling == "mean":
-            bag = _as_weighted_sum(bag)
         sparse[name] = replace(bag, values=np.searchsorted(rows[feature.table], bag.values))
     return config.model_copy(update={"tables": smaller}), weights, sparse
-
-
-def _as_weighted_sum(bag: Bags) -> Bags:
-    """The mean of a bag as a sum: torch's EmbeddingBag, unlike the sharded tables, takes weights in sums only."""
-    each = 1 / np.maximum(bag.lengths, 1).astype(np.float32)
-    return replace(bag, weights=np.repeat(each, bag.lengths) * bag.all_weights)
 
 
 def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:

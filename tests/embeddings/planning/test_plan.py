@@ -146,7 +146,7 @@ def test_adam_is_refused_on_cpu_only():
     assert adam.tables["t"].bytes == 100_000 * 64 * 12
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adagrad"])
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "rowwise_adagrad"])
 def test_weight_decay_that_would_be_ignored_is_refused(kind):
     with pytest.raises(UserError, match="weight_decay"):
         plan(config(TABLES, optimizer={"kind": kind, "weight_decay": 0.1}))
