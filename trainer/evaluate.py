@@ -9,6 +9,7 @@ from trainer.data.reading.reader import Reader
 from trainer.ranks.agreement import Agreement
 from trainer.ranks.collectives import sum_over_ranks
 from trainer.run.position import Position
+from trainer.telemetry.divergence import refuse_diverged_evaluation
 from trainer.telemetry.records import EvalRecord
 from trainer.telemetry.report import Report
 from trainer.telemetry.window import Evaluation
@@ -31,10 +32,15 @@ class Evaluations:
         self._record: EvalRecord | None = None
 
     def __call__(self, at: Position) -> None:
-        """Evaluates and reports, unless that was done at this step; the model is not attached to a train pipeline."""
+        """Evaluates and reports, unless that was done at this step; the model is not attached to a train pipeline.
+
+        Raises:
+            UserError: a loss is NaN or infinite.
+        """
         if self._reader is None or at.step == self._step:
             return
         record = evaluate(self._built, self._reader, self._config, self._device, at.step, at.trained_epoch)
+        refuse_diverged_evaluation(record)
         self._report.write(record)
         self._step, self.tasks, self._record = record.step, record.tasks, record
 

@@ -3,6 +3,7 @@
 The run directory says how far the run is. What is done with a session is `train`'s business.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from cluster.launch import Worker
+from configs.errors import RunFailed, UserError
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import Built, build, device_of
-from trainer.checkpoint.checkpointer import Checkpointer
-from trainer.checkpoint.state import config_fingerprint, training_state
+from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
+from trainer.checkpoint.state import config_fingerprint, may_be_undefined, training_state
 from trainer.data.columns.reweighting import without
 from trainer.data.dataset.source import open_source
 from trainer.data.reading.quarantine import Quarantined
@@ -34,6 +36,8 @@ from trainer.schedule import refuse_endless_warmup
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,15 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     last = last_step(config, start, reader.steps_per_epoch)
     refuse_endless_warmup(config.training, NEVER if last is None else last)
     built = build(config, device, worker.local_world_size, read_pins(run))
+    checkpointer.may_be_undefined = may_be_undefined(built.objective)
     if newest:
         checkpointer.load(training_state(built.model, built.optimizer), newest)
     if worker.rank == 0:
         keep_plan(run, built.plan)
-    with Report(run, worker.rank, start.step if newest else None, worker.say) as report:
+    with (
+        Report(run, worker.rank, start.step if newest else None, worker.say) as report,
+        save_in_flight_is_finished(checkpointer),
+    ):
         sizes = Sizes(
             reader.manifest.rows, len(reader.manifest.files), reader.steps_per_epoch, _dense_parameters(built)
         )
@@ -112,6 +120,23 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
             start=start,
             last=last,
         )
+
+
+@contextmanager
+def save_in_flight_is_finished(checkpointer: Checkpointer) -> Iterator[None]:
+    """A mistake in the data of an evaluation must not cost the epoch that is being saved beside it.
+
+    Raises:
+        DivergedError: in place of what was raised inside: the state that was to be saved explains it.
+    """
+    try:
+        yield
+    except (UserError, RunFailed):
+        try:
+            checkpointer.wait()
+        except CheckpointError as error:
+            log.warning("%s", error)
+        raise
 
 
 def open_reader(

@@ -1,6 +1,7 @@
 """Training in BF16 and compiled, on real workers: near FP32, through evaluation, conflict samples and a resume."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -67,5 +68,23 @@ def test_a_diverged_run_stops_all_ranks_with_one_message_and_saves_nothing_of_it
     assert messages[0] == messages[1]
     assert len(messages[0]) == 1
     assert "step 5: the loss of click, like, watch_time is NaN" in messages[0][0]
-    assert "--resume goes on from the newest checkpoint: with lower learning rates" in logs[0]
+    assert "--resume resumes at the newest checkpoint: with lower learning rates" in logs[0]
     assert find(Folder(tmp_path / "run" / "checkpoints")) == ([], {})
+
+
+def test_weights_that_become_infinite_in_the_last_update_are_not_saved(data: str, tmp_path: Path) -> None:
+    """Every loss is a number, as it is of before the update; what is there afterwards is not."""
+    options = ("checkpoint.every_steps=2", "training.log_every=2", "training.dense_optimizer.kind=sgd")
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=2"), 2)
+    too_fast = ("training.dense_optimizer.learning_rate=1e38", "training.max_steps=3")
+    config = small(data, tmp_path / "run", *options, *too_fast)
+    assert wait(start_workers(config, 2, resume=True)) == [1, 1]
+    logs = [(tmp_path / "run" / f"logs/latest/rank_{rank}.log").read_text() for rank in range(2)]
+    messages = [[line for line in log.splitlines() if "training has diverged" in line] for log in logs]
+    assert messages[0] == messages[1]
+    assert "step 3 is not saved: model/" in messages[0][-1]
+    assert "became NaN or too large after step 2" in messages[0][-1]
+    assert [checkpoint.step for checkpoint in find(Folder(tmp_path / "run" / "checkpoints"))[0]] == [2]
+    assert [record["step"] for record in records(tmp_path / "run") if record["kind"] == "eval"] == [2]
+    train_on(small(data, tmp_path / "run", *options, "training.max_steps=3"), 1, resume=True)
+    assert math.isfinite(records(tmp_path / "run")[-1]["total/loss"])

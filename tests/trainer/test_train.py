@@ -139,6 +139,23 @@ def test_a_resumed_run_makes_the_evaluation_that_it_lacks_and_no_other(data: str
     assert list(evaluations(tmp_path / "run")) == [8, 16, 20]
 
 
+def test_an_evaluation_that_fails_costs_no_training(data: str, tmp_path: Path) -> None:
+    train_on(small(data, tmp_path / "first", "training.max_steps=1"), 1)  # generates the data, if no test did before
+    copied = shutil.copytree(data, tmp_path / "data")
+    config = small(str(copied), tmp_path / "run", "training.epochs=2")
+    workers = start_workers(config, 2)
+    while not _has_reached(tmp_path / "run", 1):
+        assert workers[0].is_alive()
+        time.sleep(0.01)
+    validation = (copied / "validation").rename(tmp_path / "validation")  # found out when it is read
+    assert wait(workers) == [1, 1]
+    steps = max(losses(tmp_path / "run"))
+    assert find(Folder(tmp_path / "run" / "checkpoints"))[0][0].position == (steps, steps // 40, 0)
+    validation.rename(copied / "validation")
+    train_on(config, 2, resume=True)
+    assert list(evaluations(tmp_path / "run")) == [40, 80]
+
+
 def test_a_balance_with_state_resumes_exactly(data: str, tmp_path: Path) -> None:
     """DWA looks at the losses between two log lines: a checkpoint between them must not change what it sees."""
     options = ("training.task_balance=dwa", "training.log_every=7", "checkpoint.every_steps=10")

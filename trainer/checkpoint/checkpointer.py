@@ -1,9 +1,9 @@
 """Saves and restores the state of a run on all ranks together, in the background when asked.
 
 A flat dict (`model/...`, `optim/...`, `extra/...`) goes through torch.distributed.checkpoint, which reshards tables
-and optimizer state to any number of ranks. A checkpoint counts once complete.json is there, the last file written; the
-newest that passes its checksums is where every start of a run goes on. The files are `files`' and
-`storage`' business; what belongs into the state is the caller's.
+and optimizer state to any number of ranks. A checkpoint counts once complete.json is there, the last file written;
+every start of a run resumes at the newest that passes its checksums. A state with NaN or infinite numbers is never
+completed. The files are `files`' and `storage`'s business; what belongs into the state is the caller's.
 """
 
 import json
@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import warnings
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from configs.errors import UserError
 from configs.schema import CheckpointConfig
 from trainer.checkpoint import files
 from trainer.checkpoint.files import Checkpoint
+from trainer.checkpoint.finite import DivergedError, refuse_to_load, refuse_to_save
 from trainer.checkpoint.match import refuse_mismatch
 from trainer.checkpoint.storage import CopyingPlanner, RawReader, RawWriter
 from trainer.ranks.agreement import Agreement
@@ -52,6 +54,9 @@ class Checkpointer:
         facts: JSON values kept in each checkpoint: fingerprints of config and manifest, versions.
         process_group: the ranks of the run (default: all). Collectives go over a gloo group of their own.
         timeout: after which a rank that does not answer fails the save.
+
+    Attributes:
+        may_be_undefined: names of tensors in which NaN has a meaning; in no other is it saved or loaded.
     """
 
     def __init__(
@@ -65,12 +70,13 @@ class Checkpointer:
         self.folder = Folder(directory)
         self.config = config
         self.facts = facts
+        self.may_be_undefined: Collection[str] = ()
         self.newest: Checkpoint | None = None
         """The last one that this process wrote or loaded."""
         self._ranks = Agreement(process_group, timeout)
         self._buffers: dict[MetadataIndex, Tensor] = {}
         self._thread: threading.Thread | None = None
-        self._error: CheckpointError | None = None
+        self._error: CheckpointError | DivergedError | None = None
 
     def save(self, state: dict[str, Any], *, step: int, epoch: int, epoch_step: int, blocking: bool = False) -> float:
         """Saves the state as it is now, and returns for how many seconds training stood still.
@@ -82,6 +88,7 @@ class Checkpointer:
 
         Raises:
             CheckpointError: the save before, or this one if blocking, failed on some rank.
+            DivergedError: its state had numbers that are NaN or infinite.
         """
         started = time.perf_counter()
         self.wait()
@@ -102,7 +109,7 @@ class Checkpointer:
         return time.perf_counter() - started
 
     def wait(self) -> None:
-        """Returns when nothing is in flight. Raises CheckpointError, once, if the last save failed."""
+        """Returns when nothing is in flight. Raises CheckpointError or DivergedError, once, if the last save failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -143,6 +150,7 @@ class Checkpointer:
 
         Raises:
             UserError: names, sizes or types of the state and of the checkpoint differ.
+            DivergedError: a former version saved numbers that are NaN or infinite.
         """
         checkpoint = checkpoint or self.newest_complete()
         if checkpoint is None:
@@ -161,13 +169,10 @@ class Checkpointer:
             )
         except CheckpointException as error:
             raise CheckpointError(f"{checkpoint.folder} could not be loaded: {_reason(error)}") from error
+        refuse_to_load(reader.unsound, self.may_be_undefined, checkpoint, self._ranks)
         state.update({name: checkpoint.extra[name] for name in state if name not in tensors})
         self.newest = checkpoint
         return checkpoint.position
-
-    def close(self) -> None:
-        """Waits for what is in flight; call it before the process group is destroyed."""
-        self.wait()
 
     def _write(self, planner: CopyingPlanner, tensors: dict[str, Tensor], extra: dict, position: Position) -> None:
         """One save from planning to pruning. Never raises: the error waits for the next call of `wait`."""
@@ -181,13 +186,15 @@ class Checkpointer:
                 process_group=self._ranks.group,
                 no_dist=self._ranks.is_alone,
             )
+            former = self.newest.step if self.newest else None
+            refuse_to_save(writer.unsound, self.may_be_undefined, former, position.step, self._ranks)
             records = {name: record for part in self._ranks.gather(writer.records) for name, record in part.items()}
             checkpoint = Checkpoint(folder, position, self._ranks.world_size, self.facts, extra, records)
             failure = self._ranks.from_first(self._complete(checkpoint) if self._ranks.rank == 0 else None)
             if failure is not None:
                 raise CheckpointError(f"{folder} could not be completed: rank 0: {failure}")
             self.newest = checkpoint
-        except CheckpointError as error:
+        except (CheckpointError, DivergedError) as error:
             self._error = error
         except BaseException as error:  # DCP's own error is a BaseException
             self._error = CheckpointError(f"{folder} could not be written: {_reason(error)}")

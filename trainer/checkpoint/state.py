@@ -5,7 +5,7 @@ Flat, because torch.distributed.checkpoint reshards a flat dict exactly, and a n
 
 import hashlib
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from configs.load import dump_config
@@ -20,6 +20,12 @@ def training_state(model: DistributedModelParallel, optimizer: RankerOptimizer) 
     for parameter, values in optimizer.state_dict()["state"].items():
         state |= {saved_names.optimizer(parameter, name): value for name, value in values.items()}
     return state
+
+
+def may_be_undefined(objective: nn.Module) -> frozenset[str]:
+    """Saved names in which NaN has a meaning: buffers in which a balance keeps losses that it has not seen yet."""
+    buffers = (name for name, _ in objective.named_buffers())
+    return frozenset(saved_names.model(f"{saved_names.OBJECTIVE}.{name}") for name in buffers)
 
 
 def config_fingerprint(config: Config) -> str:

@@ -28,8 +28,9 @@ from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, W
 from torch.futures import Future
 
 from trainer.checkpoint.files import COMPLETE, Checkpoint, FileRecord, checksum
-from trainer.checkpoint.values import read_region, write_values
+from trainer.checkpoint.values import is_sound, read_region, write_values
 from trainer.run.folder import Folder
+from trainer.run.saved_names import is_weight
 
 INDEX = "tensors.json"
 
@@ -78,14 +79,20 @@ class CopyingPlanner(DefaultSavePlanner):
 
 
 class RawWriter(StorageWriter):
-    """Writes this rank's part of a checkpoint; afterwards `records` has size and checksum of what this rank wrote."""
+    """Writes this rank's part of a checkpoint.
+
+    Attributes:
+        records: size and checksum of what this rank wrote, by file.
+        unsound: names of tensors of which this rank wrote numbers that are not sound: NaN, infinite or far too large.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.records: dict[str, FileRecord] = {}
+        self.unsound: set[str] = set()
 
     def reset(self, checkpoint_id: Any = None) -> None:
-        self.records = {}
+        self.records, self.unsound = {}, set()
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         if is_coordinator:  # no rank writes before it has got its plan, and the plan comes after this
@@ -111,7 +118,10 @@ class RawWriter(StorageWriter):
                     values = planner.resolve_data(item)
                     assert isinstance(values, Tensor)
                     results.append(WriteResult(item.index, values.nbytes, Stored(name, start)))
-                    start += write_values(file, digest, values.detach())
+                    written = write_values(file, digest, values.detach(), as_weights=is_weight(item.index.fqn))
+                    start += written.bytes
+                    if not written.is_sound:
+                        self.unsound.add(item.index.fqn)
             self.records[name] = FileRecord(start, digest.hexdigest())
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
@@ -138,10 +148,15 @@ class RawWriter(StorageWriter):
 
 
 class RawReader(StorageReader):
-    """Reads the rows that a load plan asks for."""
+    """Reads the rows that a load plan asks for.
+
+    Attributes:
+        unsound: names of tensors of which numbers were read that are not sound.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self.unsound: set[str] = set()
         self.metadata = read_index(checkpoint)
 
     def reset(self, checkpoint_id: Any = None) -> None:
@@ -171,6 +186,8 @@ class RawReader(StorageReader):
                     target = planner.resolve_tensor(item).detach()
                     start, dtype = stored[item.storage_index].start, tensor.properties.dtype
                     read_region(file, start, chunk.sizes, dtype, item.storage_offsets, target)
+                    if not is_sound(target, as_weights=is_weight(item.storage_index.fqn)):
+                        self.unsound.add(item.storage_index.fqn)
                     planner.commit_tensor(item, target)
         done: Future[None] = Future()
         done.set_result(None)

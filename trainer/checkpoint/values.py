@@ -5,7 +5,7 @@ Which tensor lies where is `storage`'s business.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,23 +14,46 @@ _BLOCK_BYTES = 4 << 20
 _ALIGNMENT = 64
 
 
-def write_values(file: IO[bytes], digest: Any, values: Tensor) -> int:
-    """Appends a tensor of any device, row-major, and zeros up to the alignment; returns the bytes appended.
+class Written(NamedTuple):
+    """What `write_values` did: bytes that it appended, and whether all numbers were sound."""
+
+    bytes: int
+    is_sound: bool
+
+
+def write_values(file: IO[bytes], digest: Any, values: Tensor, *, as_weights: bool = False) -> Written:
+    """Appends a tensor of any device, row-major, and zeros up to the alignment.
 
     Args:
         digest: an xxhash object that is fed what is written.
+        as_weights: what `is_sound` asks of the numbers.
     """
     rows = values.reshape(1) if values.dim() == 0 else values
-    written = values.nbytes
+    written, sound = values.nbytes, True
     if written:
         for first, count in _row_blocks(len(rows), written // len(rows)):
-            block = _bytes_of(rows.narrow(0, first, count).to("cpu").contiguous())
-            digest.update(block)
-            file.write(block)
+            block = rows.narrow(0, first, count).to("cpu").contiguous()
+            sound = sound and is_sound(block, as_weights=as_weights)  # while it is in the cache
+            content = _bytes_of(block)
+            digest.update(content)
+            file.write(content)
     padding = bytes(-written % _ALIGNMENT)
     digest.update(padding)
     file.write(padding)
-    return written + len(padding)
+    return Written(written + len(padding), sound)
+
+
+def is_sound(values: Tensor, *, as_weights: bool = False) -> bool:
+    """Whether every number is finite; of weights, whether its square is, since a layer multiplies them.
+
+    A finite sum of squares says so at once. Training that diverges makes weights of 1e30 before infinite ones.
+    """
+    if not values.is_floating_point():
+        return True
+    flat = values.reshape(-1).float()
+    if bool(torch.dot(flat, flat).isfinite()):
+        return True
+    return bool((flat.square() if as_weights else values).isfinite().all())
 
 
 def read_region(

@@ -57,7 +57,7 @@ def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[st
     from embeddings.features.feature_transforms import FeatureTransforms
     from trainer.build import build, device_of
     from trainer.checkpoint.checkpointer import Checkpointer
-    from trainer.checkpoint.state import training_state
+    from trainer.checkpoint.state import may_be_undefined, training_state
     from trainer.evaluate import evaluate as pass_over
     from trainer.run.logs import redirect_to
     from trainer.run.plans import read_pins
@@ -75,6 +75,7 @@ def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[st
     assert reader is not None, "the driver wrote the manifest of the part"
     built = build(config, device, worker.local_world_size, read_pins(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
+    checkpointer.may_be_undefined = may_be_undefined(built.objective)
     position = checkpointer.load(training_state(built.model, built.optimizer))
     if position is None:
         raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")

@@ -17,7 +17,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from configs.schema import Config, SparseFeature
 from trainer.checkpoint.files import Checkpoint
+from trainer.checkpoint.finite import refuse_to_load
 from trainer.checkpoint.storage import RawReader
+from trainer.ranks.agreement import Agreement
 from trainer.run import saved_names
 from trainer.serving.signature import Group, Weight
 
@@ -94,6 +96,7 @@ class MappedWeights:
         targets |= {saved_names.top(name): tensor for name, tensor in self.top.items()}
         planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         load(targets, storage_reader=reader, planner=planner, no_dist=True)
+        refuse_to_load(reader.unsound, (), checkpoint, Agreement())
 
 
 def _stack(group: Group, config: Config) -> Weight:

@@ -32,6 +32,11 @@ def name_in_top(saved: str) -> str | None:
     return saved.removeprefix(prefix) if saved.startswith(prefix) else None
 
 
+def is_weight(saved: str) -> bool:
+    """Whether it is of the model, not of its optimizers."""
+    return section(saved) == section(model(""))
+
+
 def optimizer(parameter: str, state: str) -> str:
     return f"optim/{parameter}/{state}"
 

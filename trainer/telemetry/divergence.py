@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 from configs.errors import UserError
 from configs.schema import TrainingConfig
-from trainer.telemetry.records import StepRecord
+from trainer.telemetry.records import EvalRecord, Record, StepRecord
+
+_LOOK = "Look at labels and dense columns of extreme size too: `inspect` shows their ranges."
 
 
 def refuse_divergence(record: StepRecord, training: TrainingConfig) -> None:
@@ -16,14 +18,35 @@ def refuse_divergence(record: StepRecord, training: TrainingConfig) -> None:
     """
     if math.isfinite(record.objective):
         return
-    broken = [name for name, values in record.tasks.items() if values["rows"] and not math.isfinite(values["loss"])]
-    whose = f"the loss of {', '.join(broken)}" if broken else "what the optimizer minimizes, but no task's loss,"
-    what = "NaN" if math.isnan(record.objective) else "infinite"
+    whose = _whose(record) or "what the optimizer minimizes, but no task's loss,"
     raise UserError(
-        f"step {record.step:,}: {whose} is {what}: training has diverged\n"
-        f"--resume goes on from the newest checkpoint: with lower learning rates ({_shown(record.learning_rates)}), "
-        f"{_more(training)}. Look at labels and dense columns of extreme size too: `inspect` shows their ranges."
+        f"step {record.step:,}: {whose} is {_what(record.objective)}: training has diverged\n"
+        f"--resume resumes at the newest checkpoint: with lower learning rates ({_shown(record.learning_rates)}), "
+        f"{_more(training)}. {_LOOK}"
     )
+
+
+def refuse_diverged_evaluation(record: EvalRecord) -> None:
+    """Looks at an evaluation before it is reported.
+
+    Raises:
+        UserError: the loss is NaN or infinite; says of which tasks.
+    """
+    if math.isfinite(record.loss):
+        return
+    raise UserError(
+        f"evaluation at step {record.step:,}: {_whose(record)} is {_what(record.loss)}: training has diverged\n"
+        f"Resume at an older checkpoint with lower learning rates. {_LOOK}"
+    )
+
+
+def _whose(record: Record) -> str:
+    broken = [name for name, values in record.tasks.items() if values["rows"] and not math.isfinite(values["loss"])]
+    return f"the loss of {', '.join(broken)}" if broken else ""
+
+
+def _what(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite"
 
 
 def _shown(rates: Mapping[str, float]) -> str:

@@ -34,7 +34,7 @@ def full(step, rows=ROWS):
     table = torch.arange(rows * WIDTH, dtype=torch.float32).reshape(rows, WIDTH) + step * 0.5
     return {
         "model/table": table,
-        "model/half": table.half() / 64,
+        "model/half": (table / 64).half(),
         "model/dense": torch.full((7, 3), float(step)),
         "optim/table/sum": table[:, 0] * 2,
         "optim/dense/step": torch.tensor(float(step)),
@@ -72,7 +72,7 @@ def save_steps(folder, steps, keep=3):
     checkpointer = Checkpointer(folder, CheckpointConfig(keep=keep), {"config": "abc"})
     for step in steps:
         checkpointer.save(state(step), step=step, epoch=step // 2, epoch_step=step % 2)
-    checkpointer.close()
+    checkpointer.wait()
 
 
 def load_newest(folder):

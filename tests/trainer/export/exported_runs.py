@@ -90,4 +90,4 @@ def save(config: Config, step: int = 7) -> None:
     state |= {f"model/top.{name}": value for name, value in top.state_dict().items()}
     checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", CheckpointConfig(), {"fingerprint": "f"})
     checkpointer.save(state, step=step, epoch=1, epoch_step=3, blocking=True)
-    checkpointer.close()
+    checkpointer.wait()

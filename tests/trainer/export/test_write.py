@@ -154,7 +154,7 @@ def test_bundle_scores_as_the_sharded_trainer(tmp_path):
         checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", config.checkpoint, {})
         state = training_state(built.model, built.optimizer)
         checkpointer.save(state, step=8, epoch=1, epoch_step=4, blocking=True)
-        checkpointer.close()
+        checkpointer.wait()
         built.model.eval()
         with torch.no_grad():
             _, outputs = built.model(batch)

@@ -6,9 +6,9 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import TrainingConfig
-from trainer.telemetry.divergence import refuse_divergence
+from trainer.telemetry.divergence import refuse_diverged_evaluation, refuse_divergence
 from trainer.telemetry.memory import Memory
-from trainer.telemetry.records import StepRecord
+from trainer.telemetry.records import EvalRecord, StepRecord
 
 TRAINING = TrainingConfig(run_dir="runs/x")
 
@@ -41,3 +41,13 @@ def test_only_what_is_not_in_use_is_advised() -> None:
     training = TrainingConfig(run_dir="x", warmup_steps=5, clip_gradient_norm=1, precision="bf16")
     with pytest.raises(UserError, match=r"dense 0\.001\), training\.precision=fp32\."):
         refuse_divergence(record(math.nan, click=math.nan), training)
+
+
+def test_an_evaluation_that_is_not_a_number_is_refused() -> None:
+    def evaluation(loss: float) -> EvalRecord:
+        tasks = {"click": {"loss": loss, "rows": 8.0}, "like": {"loss": math.nan, "rows": 0.0}}
+        return EvalRecord(1200, 0, loss, tasks, 8, 1.0)
+
+    refuse_diverged_evaluation(evaluation(0.5))
+    with pytest.raises(UserError, match="evaluation at step 1,200: the loss of click is NaN: training has diverged"):
+        refuse_diverged_evaluation(evaluation(math.nan))
