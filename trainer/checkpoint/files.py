@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import xxhash
-
+from trainer.file_record import FileRecord, checksum, record_of
 from trainer.run.folder import Folder
 from trainer.run.position import Position
 
@@ -26,15 +25,6 @@ FORMAT = 1
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d{9,})")
 _FILE_NAME = re.compile(r"[\w-][\w.-]*")
-_READ_BYTES = 8 << 20
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Bytes of a file and their xxh3-128 checksum, in hex."""
-
-    size: int
-    checksum: str
 
 
 @dataclass(frozen=True)
@@ -66,10 +56,6 @@ class Checkpoint:
 
 def folder_name(step: int) -> str:
     return f"step_{step:09d}"
-
-
-def checksum(content: bytes) -> str:
-    return xxhash.xxh3_128_hexdigest(content)
 
 
 def write_complete(checkpoint: Checkpoint) -> None:
@@ -134,7 +120,7 @@ def problems(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> dict
             size = checkpoint.folder.size(name)
             if size != record.size:
                 found[name] = f"{path} has {size:,} bytes instead of {record.size:,}"
-            elif _file_checksum(checkpoint.folder, name) != record.checksum:
+            elif _record(checkpoint.folder, name) != record:
                 found[name] = f"{path} does not match its checksum"
         except FileNotFoundError:
             found[name] = f"{path} is missing"
@@ -171,9 +157,6 @@ def _steps(directory: Folder) -> list[int]:
     return [int(match[1]) for name in directory.names() if (match := _STEP.fullmatch(name))]
 
 
-def _file_checksum(folder: Folder, name: str) -> str:
-    digest = xxhash.xxh3_128()
+def _record(folder: Folder, name: str) -> FileRecord:
     with folder.reader(name) as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return record_of(file)

@@ -27,8 +27,9 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
-from trainer.checkpoint.files import COMPLETE, Checkpoint, FileRecord, checksum
+from trainer.checkpoint.files import COMPLETE, Checkpoint
 from trainer.checkpoint.values import is_sound, read_region, write_values
+from trainer.file_record import FileRecord, checksum
 from trainer.run.folder import Folder
 from trainer.run.saved_names import is_weight
 

@@ -9,11 +9,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import xxhash
-
 from configs.errors import UserError
 from configs.schema import Config, Feature
 from embeddings.features.files import files_of, with_files
+from trainer.file_record import checksum as checksum_of
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory, write_json
 
@@ -29,7 +28,7 @@ def keep_vocabularies(run: RunDirectory, config: Config) -> None:
     for feature, path in files_of(config.features).items():
         if feature not in known:
             content = _content(feature, path)
-            checksums[feature] = _checksum(content)
+            checksums[feature] = checksum_of(content)
             Folder(run.vocabularies).write_bytes(_name(checksums[feature]), content)
     if checksums != known:
         write_json(run.vocabulary_list, checksums)
@@ -44,7 +43,7 @@ def features_of(run: RunDirectory, config: Config) -> dict[str, Feature]:
     paths = {}
     for feature, checksum in _read(run).items():
         path = run.vocabularies / _name(checksum)
-        found = _checksum(path.read_bytes()) if path.exists() else None
+        found = checksum_of(path.read_bytes()) if path.exists() else None
         if found != checksum:
             raise UserError(
                 f"{path}, the run's vocabulary of features.{feature}, is {'damaged' if found else 'missing'}\n"
@@ -75,7 +74,7 @@ def changed_vocabularies(run: RunDirectory, former: Config, config: Config) -> l
 
 
 def _unchanged(path: str, checksum: str) -> bool:
-    return not Path(path).exists() or _checksum(Path(path).read_bytes()) == checksum
+    return not Path(path).exists() or checksum_of(Path(path).read_bytes()) == checksum
 
 
 def _content(feature: str, path: str) -> bytes:
@@ -93,7 +92,3 @@ def _read(run: RunDirectory) -> Mapping[str, str]:
 
 def _name(checksum: str) -> str:
     return f"{checksum}.txt"
-
-
-def _checksum(content: bytes) -> str:
-    return xxhash.xxh3_128_hexdigest(content)

@@ -14,18 +14,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import UserError
 from configs.schema import Feature, TableConfig
+from trainer.file_record import FileRecord, record_of
 
 FORMAT = 1
 SIGNATURE = "signature.json"
 WEIGHTS = "weights.safetensors"
 PROGRAM = "program.json"
 COMPILED = "program.pt2"
-_READ_BYTES = 8 << 20
 
 
 class _Part(BaseModel):
@@ -54,13 +53,6 @@ class Weight(_Part):
     name: str
     dtype: str
     shape: tuple[int, ...]
-
-
-class FileRecord(_Part):
-    """Bytes of a file and their xxh3-128 checksum, in hex."""
-
-    size: int
-    checksum: str
 
 
 class Platform(_Part):
@@ -115,7 +107,8 @@ def write_signature(folder: Path, signature: Signature) -> None:
     """Writes signature.json with a record of every other file."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SIGNATURE):
-        files[path.relative_to(folder).as_posix()] = FileRecord(size=path.stat().st_size, checksum=checksum(path))
+        with path.open("rb") as file:
+            files[path.relative_to(folder).as_posix()] = record_of(file)
     text = signature.model_copy(update={"files": files}).model_dump_json(indent=1)
     (folder / SIGNATURE).write_text(text, encoding="utf-8")
 
@@ -149,12 +142,3 @@ def read_signature(folder: Path) -> Signature:
             was = "missing" if found is None else f"of {found:,} bytes instead of {record.size:,}"
             raise UserError(f"{folder / name} is {was}\nCopy the bundle again, or export it again.")
     return signature
-
-
-def checksum(path: Path) -> str:
-    """xxh3-128 of a file's content, in hex."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -21,10 +21,11 @@ from trainer.data.reading.batch import Batch
 from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference
 from trainer.export.weights import table_groups
 from trainer.export.write import export
+from trainer.file_record import checksum
 from trainer.run.run_directory import RunDirectory
 from trainer.run.vocabularies import keep_vocabularies
 from trainer.serving.bundle import Bundle
-from trainer.serving.signature import COMPILED, checksum, read_signature
+from trainer.serving.signature import COMPILED, read_signature
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_signature_says_what_it_is(compiled):
     assert signature.tasks == ("click", "watch")
     assert (signature.source.step, signature.source.epoch) == (7, 1)
     assert signature.source.facts == {"fingerprint": "f"}
-    assert {name: checksum(bundle.folder / name) for name in signature.files} == {
+    assert {name: checksum((bundle.folder / name).read_bytes()) for name in signature.files} == {
         name: record.checksum for name, record in signature.files.items()
     }
     files = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file()}

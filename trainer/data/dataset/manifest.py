@@ -6,7 +6,6 @@ their footers is in `trainer.data.dataset.scan`; which row is trained when in `t
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainer.data.dataset.partitions import folder_of
+from trainer.data.dataset.schema_text import schema_from_text, schema_to_text
 
 FORMAT = 1
 
@@ -107,7 +107,7 @@ class Manifest:
 
     def to_json(self) -> dict:
         """As JSON data: see `from_json`."""
-        schemas = [base64.b64encode(schema.serialize().to_pybytes()).decode() for schema in self.schemas]
+        schemas = [schema_to_text(schema) for schema in self.schemas]
         files = [asdict(file) for file in self.files]
         return {"format": FORMAT, "root": self.root, "schemas": schemas, "files": files}
 
@@ -115,6 +115,6 @@ class Manifest:
     def from_json(content: dict) -> Manifest:
         """The manifest that `to_json` wrote."""
         assert content["format"] == FORMAT, f"a manifest of format {content['format']}, not {FORMAT}"
-        schemas = tuple(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(s))) for s in content["schemas"])
+        schemas = tuple(map(schema_from_text, content["schemas"]))
         files = tuple(DataFile(**{**file, "rows": tuple(file["rows"])}) for file in content["files"])
         return Manifest(content["root"], files, schemas)
