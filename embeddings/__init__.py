@@ -1,5 +1,8 @@
 """Raw columns -> IDs -> KeyedJaggedTensor -> sharded tables.
 
+Read: `features` (columns to IDs), `kjt` (bags of IDs in TorchRec's form), `tables` and `pooling` (what is looked up),
+`planning` (which rank holds what), `sharding` (puts it there), `optimizer`, with `adam` and `dense_gradients`.
+
 Torchrec, fbgemm and torch talk at length when they are imported, plan and train: here, before any of them is, they are
 told to report errors only, and three warnings about their own calls of each other are dropped. What users should know
 is said by this package itself.

@@ -1,8 +1,9 @@
-"""README and docs/ name what is there: links, files, modules, commands with their options, config keys.
+"""README, docs/ and the `__init__` of folders name what is there: links, files, commands and options, config keys.
 
 What the pages say about these things is for people to check.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,20 @@ def test_a_page_fits_a_screen_or_two_and_has_a_drawing(name: str) -> None:
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80
     assert "```" in text or ".svg" in text
+
+
+PLATES = [
+    file
+    for wing in ("configs", "embeddings", "models", "cluster", "trainer")
+    for file in ROOT.glob(f"{wing}/**/__init__.py")
+]
+
+
+@pytest.mark.parametrize("plate", PLATES, ids=lambda plate: plate.parent.relative_to(ROOT).as_posix())
+def test_a_folder_says_what_lies_in_it(plate: Path) -> None:
+    text = ast.get_docstring(ast.parse(plate.read_text(encoding="utf-8")))
+    assert text, "a few lines: what lies here, in which order to read"
+    _, _, order = text.partition("Read: ")
+    named = re.findall(r"`([a-z_]+)`", order.split("\n\n")[0])
+    missing = [name for name in named if not any((plate.parent / f"{name}{end}").exists() for end in (".py", ""))]
+    assert not missing
