@@ -78,7 +78,7 @@ def refuse(kind: pa.DataType, where: str, wanted: str, remedy: str) -> NoReturn:
 def flatten(array: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     """The elements [N] of a column of R rows, and how many each row has (int32 [R]).
 
-    A null list has none. A scalar column is one element a row, a null among them a null element: `one_each` tells.
+    A null list has none. A scalar column has one element per row, a null among them a null element: `one_each` tells.
     """
     if pt.is_list(array.type) or pt.is_large_list(array.type):
         return _flatten_offsets(array)
@@ -98,9 +98,7 @@ def _flatten_offsets(array: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     lengths = np.diff(offsets).astype(np.int32, copy=False)
     if array.null_count:
         null = ~valid_mask(array)
-        if lengths[
-            null
-        ].any():  # Arrow lets a null list cover elements; flatten() leaves them out, at the cost of a copy
+        if lengths[null].any():  # a null list may cover elements; flatten() leaves them out, at the cost of a copy
             return _plain(array.flatten()), np.where(null, np.int32(0), lengths)
     return _plain(array.values.slice(offsets[0], offsets[-1] - offsets[0])), lengths
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,10 @@ from configs.schema import DenseFeature, SparseFeature, TableConfig
 from embeddings.features.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
 from embeddings.features.bags import Bags
 from embeddings.features.limits import Limits, finite
+from embeddings.features.places import ElementError, Origin, row_of
 
 Feature = SparseFeature | DenseFeature
+Values = TypeVar("Values")
 _TRANSFORMS = "embeddings.features.transforms"
 
 
@@ -71,39 +74,39 @@ class FeatureTransforms:
             remedy = f"Write null for a missing value: it becomes features.{name}.default."
             yield feature.column or name, finite(remedy, np.float32 if feature.transform == "none" else np.float64)
 
-    def __call__(self, table: pa.Table, where: str) -> Columns:
+    def __call__(self, table: pa.Table, where: str, first_row: int = 0) -> Columns:
         """Transforms the rows of `table`.
 
         Args:
             table: at least `self.columns`; others are ignored.
             where: the rows' origin for error messages, as "part-0.parquet, row group 3".
+            first_row: the row of that origin which is the first one of `table`.
 
         Raises:
             UserError: a column is missing, of a type that cannot be used, or holds a value that cannot be trained.
         """
+        origin = Origin(where, first_row)
         present = set(table.column_names)
         for column in self.columns:
             if column not in present:
                 raise UserError(f"{where}: there is no column {column!r}\nThere are: {', '.join(table.column_names)}.")
         sparse, dropped = {}, {}
         for name in self._sparse:
-            sparse[name], missed = self._bags(name, table, where)
+            sparse[name], missed = self._bags(name, table, origin)
             if missed:
                 dropped[name] = missed
-        return Columns(sparse, self._matrix(table, where), dropped)
+        return Columns(sparse, self._matrix(table, origin), dropped)
 
-    def _bags(self, name: str, table: pa.Table, where: str) -> tuple[Bags, int]:
+    def _bags(self, name: str, table: pa.Table, origin: Origin) -> tuple[Bags, int]:
         feature = self._sparse[name]
         column = feature.column or name
         values, lengths = flatten(single_array(table[column]))
         if is_list(values.type):
-            refuse(
-                table.schema.field(column).type, f"{where}: column {column!r}", "a list of IDs", "Flatten its lists."
-            )
-        weights = None
+            refuse(table.schema.field(column).type, origin.column(column), "a list of IDs", "Flatten its lists.")
+        weights, numbers = None, None
         if feature.weights is not None:
             weights, weight_lengths = flatten(single_array(table[feature.weights]))
-            _check_lengths(lengths, weight_lengths, column, feature.weights, where)
+            _check_lengths(lengths, weight_lengths, column, feature.weights, origin)
         if values.null_count:
             keep = valid_mask(values)
             lengths = _shorten(lengths, keep)
@@ -116,31 +119,32 @@ class FeatureTransforms:
         if pa.types.is_null(values.type):  # a column that never had a value: the file does not know its type
             rows = np.empty(0, np.int64)
         else:
-            rows = self._transforms[name](values, f"{where}: column {column!r}")
-        numbers = None if weights is None else _weights(weights, f"{where}: column {feature.weights!r}")
+            rows = _in_rows(self._transforms[name], values, lengths, column, origin)
+        if weights is not None and feature.weights is not None:
+            numbers = _in_rows(_weights, weights, lengths, feature.weights, origin)
         bags = Bags(rows, lengths, numbers)
         return _drop_misses(bags) if feature.out_of_range == "drop" else (bags, 0)
 
-    def _matrix(self, table: pa.Table, where: str) -> npt.NDArray[np.float32]:
+    def _matrix(self, table: pa.Table, origin: Origin) -> npt.NDArray[np.float32]:
         dense = np.empty((table.num_rows, self.dense_width), np.float32)
         start = 0
         for name, feature in self._dense.items():
             column = feature.column or name
-            numbers = _dense_numbers(table[column], feature, f"{where}: column {column!r}")
+            numbers = _dense_numbers(table[column], feature, column, origin)
             # whatever is not finite is refused below, with its place
             with np.errstate(over="ignore", invalid="ignore"):
                 dense[:, start : start + feature.width] = _normalize(numbers, feature)
             start += feature.width
         if not np.isfinite(dense).all():
-            self._refuse_not_finite(dense, table, where)
+            self._refuse_not_finite(dense, table, origin)
         return dense
 
-    def _refuse_not_finite(self, dense: npt.NDArray[np.float32], table: pa.Table, where: str) -> None:
+    def _refuse_not_finite(self, dense: npt.NDArray[np.float32], table: pa.Table, origin: Origin) -> None:
         row, place = np.argwhere(~np.isfinite(dense))[0]
         owners = [name for name, feature in self._dense.items() for _ in range(feature.width)]
         column = self._dense[owners[place]].column or owners[place]
         raise UserError(
-            f"{where}, row {row}: column {column!r} is {table[column][int(row)]}, which is no finite 32-bit number\n"
+            f"{origin.cell(row, column)} is {table[column][int(row)]}, which is no finite 32-bit number\n"
             f"Write null for a missing value: it becomes features.{owners[place]}.default."
         )
 
@@ -149,15 +153,29 @@ def _build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[p
     return choices.load(_TRANSFORMS, feature.transform).build(name, feature, table)
 
 
+def _in_rows(
+    transform: Callable[[pa.Array, str], Values],
+    values: pa.Array,
+    lengths: npt.NDArray[np.int32],
+    column: str,
+    origin: Origin,
+) -> Values:
+    """`transform` of all elements; a fault of one is reported with its row, of rows with `lengths` elements."""
+    try:
+        return transform(values, origin.column(column))
+    except ElementError as error:
+        raise UserError(f"{origin.cell(row_of(error.place, lengths), column)} {error.fault}") from None
+
+
 def _check_lengths(
-    lengths: npt.NDArray[np.int32], weight_lengths: npt.NDArray[np.int32], column: str, weights: str, where: str
+    lengths: npt.NDArray[np.int32], weight_lengths: npt.NDArray[np.int32], column: str, weights: str, origin: Origin
 ) -> None:
     unequal = lengths != weight_lengths
     if unequal.any():
         row = int(np.argmax(unequal))
         raise UserError(
-            f"{where}, row {row}: column {column!r} has {lengths[row]} IDs, column {weights!r} {weight_lengths[row]} "
-            "weights\nWrite one weight an ID."
+            f"{origin.cell(row, column)} has {lengths[row]} IDs, column {weights!r} {weight_lengths[row]} weights\n"
+            "Write one weight per ID."
         )
 
 
@@ -182,7 +200,7 @@ def _weights(weights: pa.Array, where: str) -> npt.NDArray[np.float32]:
     numbers = floats(weights, np.nan, where).astype(np.float32, copy=False)
     if not np.isfinite(numbers).all():
         place = int(np.argmin(np.isfinite(numbers)))
-        raise UserError(f"{where} has the weight {weights[place]}\nWrite a finite number for every ID.")
+        raise ElementError(where, place, f"has the weight {weights[place]}\nWrite a finite number for every ID.")
     return numbers
 
 
@@ -196,23 +214,23 @@ def _drop_misses(bags: Bags) -> tuple[Bags, int]:
     return kept, len(keep) - len(kept.values)
 
 
-def _dense_numbers(column: pa.ChunkedArray, feature: DenseFeature, what: str) -> npt.NDArray:
+def _dense_numbers(values: pa.ChunkedArray, feature: DenseFeature, column: str, origin: Origin) -> npt.NDArray:
     """A dense column as [R, width] numbers of its own type, nulls filled."""
-    array = single_array(column)
+    array, what = single_array(values), origin.column(column)
     if pa.types.is_null(array.type):
         return np.full((len(array), feature.width), feature.default)
-    values, lengths = flatten(array)
+    elements, lengths = flatten(array)
     if feature.width == 1 and one_each(lengths):
-        return floats(values, feature.default, what).reshape(-1, 1)
+        return floats(elements, feature.default, what).reshape(-1, 1)
     given = valid_mask(array) if is_list(array.type) and array.null_count else np.ones(len(array), np.bool_)
     wrong = (lengths != feature.width) & given
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
-            f"{what} has {lengths[row]} numbers in row {row}, not {feature.width}\n"
+            f"{origin.cell(row, column)} has {lengths[row]} numbers, not {feature.width}\n"
             "Set the feature's width to the length of its lists, which must all be equal."
         )
-    numbers = floats(values, feature.default, what).reshape(-1, feature.width)
+    numbers = floats(elements, feature.default, what).reshape(-1, feature.width)
     if given.all():
         return numbers
     filled = np.full((len(array), feature.width), feature.default, np.result_type(numbers, np.float32))

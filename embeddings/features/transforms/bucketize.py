@@ -13,6 +13,7 @@ import pyarrow as pa
 from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import floats
+from embeddings.features.places import ElementError
 
 
 def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
@@ -33,7 +34,7 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
         numbers = floats(values, 0.0, where)
         nan = np.isnan(numbers)
         if nan.any():
-            raise UserError(f"{where} has NaN at element {int(np.argmax(nan))}\nWrite null for a missing number.")
+            raise ElementError(where, int(np.argmax(nan)), "is NaN\nWrite null for a missing number.")
         edges = _rounded_as(values.type, boundaries)
         return np.searchsorted(edges, numbers, side="left").astype(np.int64, copy=False)
 

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import integers, refuse
 from embeddings.features.limits import Limits
+from embeddings.features.places import ElementError
 
 
 def limits(name: str, feature: SparseFeature, table: TableConfig) -> Limits | None:
@@ -39,9 +39,7 @@ def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa
         if drop:
             return np.where(outside, np.int64(-1), rows)
         first = int(np.argmax(outside))
-        raise UserError(
-            f"{where} has ID {values[first]}, outside table {feature.table!r} of {num_embeddings:,} rows\n"
-            f"{_remedy(name, feature)}"
-        )
+        outside_of = f"outside table {feature.table!r} of {num_embeddings:,} rows"
+        raise ElementError(where, first, f"has ID {values[first]}, {outside_of}\n{_remedy(name, feature)}")
 
     return transform

@@ -13,6 +13,7 @@ from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
 from embeddings.features.arrow import floats
 from embeddings.features.feature_transforms import FeatureTransforms
+from embeddings.features.places import row_of
 
 TABLES = {"t": TableConfig(num_embeddings=100, embedding_dim=4)}
 WHERE = "part-0.parquet, row group 3"
@@ -185,7 +186,7 @@ def test_long_decimals_are_numbers_too():
 
 
 def test_dense_list_of_another_length():
-    with pytest.raises(UserError, match=r"column 'x' has 1 numbers in row 1, not 2"):
+    with pytest.raises(UserError, match=r"row group 3, row 1: column 'x' has 1 numbers, not 2"):
         transform(pa.table({"x": [[1.0, 2.0], [1.0]]}), x=DenseFeature(width=2))
 
 
@@ -244,3 +245,31 @@ def test_empty_table():
     columns = transform(table, x=SparseFeature(table="t", max_length=2), d=DenseFeature())
     assert columns.sparse["x"].lengths.shape == (0,)
     assert columns.dense.shape == (0, 1)
+
+
+LATER = 8192  # row of the file that a part of it begins with
+FAULTS = {
+    "outside": (identity(), {"x": [[1, None], [], [2, 100]]}, "'x' has ID 100, outside table 't'"),
+    "cut": (identity(max_length=1), {"x": [[100, 1], [], [5, 100]]}, "'x' has ID 100"),
+    "nan": (SparseFeature(table="t", transform="bucketize", boundaries=(1,)), {"x": [1.0, None, np.nan]}, "'x' is NaN"),
+    "weight": (identity(weights="w"), {"x": [[1], [], [2]], "w": [[1.0], [], [np.inf]]}, "'w' has the weight inf"),
+    "weights": (identity(weights="w"), {"x": [[1], [], [2]], "w": [[1.0], [], []]}, "'x' has 1 IDs, column 'w' 0"),
+    "width": (DenseFeature(width=1), {"x": [[1.0], None, [1.0, 2.0]]}, "'x' has 2 numbers, not 1"),
+    "dense": (DenseFeature(), {"x": [1.0, None, np.inf]}, "'x' is inf"),
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_fault_is_in_the_row_of_the_file(fault):
+    feature, columns, message = FAULTS[fault]
+    transforms = FeatureTransforms({"x": feature}, TABLES)
+    for first_row in (0, LATER):
+        with pytest.raises(UserError, match=rf"^part-0.parquet, row group 3, row {first_row + 2}: column {message}"):
+            transforms(pa.table({n: pa.array(v, from_pandas=False) for n, v in columns.items()}), WHERE, first_row)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1).filter(any), st.data())
+def test_the_row_of_an_element(lengths, data):
+    place = data.draw(st.integers(0, sum(lengths) - 1))
+    owners = [row for row, length in enumerate(lengths) for _ in range(length)]
+    assert row_of(place, np.array(lengths, np.int32)) == owners[place]
