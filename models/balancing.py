@@ -21,10 +21,11 @@ from configs.schema import TaskConfig
 
 
 class Balance(nn.Module):
-    """Task losses [T] -> the loss to minimize []: by itself, their sum weighted by `tasks.<name>.weight`.
+    """(task losses [T], labelled [T]) -> the loss to minimize []: here, losses weighted by `tasks.<name>.weight`.
 
-    Task losses are this rank's, on a scale whose mean over ranks is the mean over the global batch. A task of weight
-    0 is only watched: it must get no say in any method.
+    Task losses are this rank's, on a scale whose mean over ranks is the mean over the global batch; `labelled` is on
+    the same scale the share of rows that the task has a label for, label weights counted. A task of weight 0 is only
+    watched: it must get no say in any method. Nor may one without a labelled row move its own weight or another's.
     """
 
     def __init__(self, tasks: Mapping[str, TaskConfig]) -> None:
@@ -37,7 +38,7 @@ class Balance(nn.Module):
         """The factor of each task's loss at this moment [T]; differentiable where it is learned. For logs: detach."""
         return self.config_weights
 
-    def forward(self, task_losses: Tensor) -> Tensor:
+    def forward(self, task_losses: Tensor, labelled: Tensor) -> Tensor:
         return (self.weights() * task_losses).sum()
 
     def observe(self, mean_losses: Tensor) -> None:

@@ -39,7 +39,7 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Outputs]:
         logits, gates = scored
         task_losses = self.criterion(logits, labels, weights)
-        loss = self.balance(task_losses * self._scale)
+        loss = self.balance(task_losses * self._scale, weights.sum(dim=0) * self._scale)
         if self._load_balance:
             loss = loss + self._load_balance * load_balance_loss(gates, weights, sum_over_ranks)
         gates = {level: gate.detach() for level, gate in gates.items()}

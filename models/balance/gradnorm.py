@@ -4,6 +4,7 @@ Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss Balancing 
 force is the norm of its weighted gradient where tasks fork (`models.fork`); its target is the mean force, times the
 task's relative training rate (loss now / first loss, over the mean of all tasks) to the power `alpha`. Each backward
 pass moves each weight one step toward the target and keeps their sum. Losses are taken note of once a log interval.
+A task without a gradient in a batch, as one without labels, keeps its weight and has no say.
 """
 
 from collections.abc import Mapping
@@ -44,14 +45,15 @@ class GradNorm(Balance):
 
     @torch.no_grad()
     def combine(self, gram: Tensor) -> Tensor:
-        active = self.config_weights > 0
         forces = gram.diagonal().clamp_min(0).sqrt()  # of weighted losses
+        active = (self.config_weights > 0) & (forces > 0)
         slopes = forces / self.current_weights.clamp_min(1e-12)
         targets = _mean(forces, active) * self.rates.clamp_min(0) ** self.alpha
         steps = torch.sign(forces - targets) * slopes / _mean(slopes, active).clamp_min(1e-30)
         moved = torch.maximum(self.current_weights - self.learning_rate * steps, _LEAST_WEIGHT * self.config_weights)
-        moved = torch.where(active, moved, 0.0)
-        self.current_weights.copy_(moved * self.config_weights.sum() / moved.sum().clamp_min(1e-30))
+        total = self.config_weights.sum() - torch.where(active, 0.0, self.current_weights).sum()
+        rescaled = moved * total / torch.where(active, moved, 0.0).sum()
+        self.current_weights.copy_(torch.where(active, rescaled, self.current_weights))
         return torch.ones_like(forces)
 
 

@@ -1,7 +1,8 @@
 """Uncertainty weighting: every task's weight is learned, from how noisy the task turns out to be.
 
 Kendall et al. 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses": weight exp(-s) and a price of s / 2 for
-every task, s being its learned log-variance. Starts as `fixed`; `tasks.<name>.weight` stays a factor.
+every labelled row of a task, s being the task's learned log-variance. (With a price paid without labels too, the weight
+of a task whose labels come later would grow without end.) Starts as `fixed`; `tasks.<name>.weight` stays a factor.
 """
 
 from collections.abc import Mapping
@@ -23,9 +24,9 @@ class Uncertainty(Balance):
     def weights(self) -> Tensor:
         return self.config_weights * torch.exp(-self.log_variances)
 
-    def forward(self, task_losses: Tensor) -> Tensor:
-        price = 0.5 * (self.config_weights * self.log_variances).sum()
-        return super().forward(task_losses) + price
+    def forward(self, task_losses: Tensor, labelled: Tensor) -> Tensor:
+        price = 0.5 * (self.config_weights * labelled * self.log_variances).sum()
+        return super().forward(task_losses, labelled) + price
 
 
 build = Uncertainty

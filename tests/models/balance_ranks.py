@@ -33,7 +33,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         logits, gates = self.top(x)
         losses = self.criterion(logits, labels, weights)
-        loss = self.balance(losses * self.scale) + 0.1 * load_balance_loss(gates, weights, all_reduce)
+        loss = self.balance(losses * self.scale, weights.sum(dim=0) * self.scale) + 0.1 * load_balance_loss(
+            gates, weights, all_reduce
+        )
         return loss, losses.detach()
 
 

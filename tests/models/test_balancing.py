@@ -29,7 +29,7 @@ def combined(balance: Balance, grads: torch.Tensor) -> torch.Tensor:
 def test_every_balance_starts_with_the_weights_of_the_config(name):
     balance = build_balance(name, WEIGHTED)
     losses = torch.tensor([1.0, 10.0, 4.0], requires_grad=True)
-    loss = balance(losses)
+    loss = balance(losses, torch.ones(3))
     loss.backward()
     assert loss.item() == pytest.approx(2 * 1 + 0.5 * 4)
     assert losses.grad is not None
@@ -64,10 +64,23 @@ def test_uncertainty_learns_the_log_of_twice_the_loss():
     optimizer = torch.optim.SGD(balance.parameters(), lr=0.5)
     for _ in range(300):
         optimizer.zero_grad()
-        balance(losses).backward()
+        balance(losses, torch.ones(3)).backward()
         optimizer.step()
     learned = balance.get_parameter("log_variances").detach()
     torch.testing.assert_close(learned, torch.tensor([math.log(0.4), 0.0, math.log(6.0)]), rtol=1e-3, atol=1e-3)
+
+
+def test_uncertainty_of_a_task_is_that_of_its_labelled_rows():
+    """A quarter of the rows has the second label, none the third: as if the other rows were not there."""
+    three = TWO | {"later": TaskConfig()}
+    balance = build_balance("uncertainty", three)
+    optimizer = torch.optim.SGD(balance.parameters(), lr=0.5)
+    for _ in range(500):
+        optimizer.zero_grad()
+        balance(torch.tensor([0.2, 0.25 * 3.0, 0.0]), torch.tensor([1.0, 0.25, 0.0])).backward()
+        optimizer.step()
+    learned = balance.get_parameter("log_variances").detach()
+    torch.testing.assert_close(learned, torch.tensor([math.log(0.4), math.log(6.0), 0.0]), rtol=1e-3, atol=1e-3)
 
 
 def test_dwa_by_hand():
@@ -92,6 +105,21 @@ def test_gradnorm_brings_forces_together_and_keeps_the_sum():
     assert balance.weights()[1] == 0
     assert forces[0].item() == pytest.approx(forces[2].item(), rel=0.15)
     assert balance.weights().sum().item() == pytest.approx(2.5)
+
+
+def test_gradnorm_leaves_a_task_without_labels_alone():
+    three = TWO | {"later": TaskConfig(weight=2.0)}
+    balance = build_balance("gradnorm", three)
+    slopes = torch.tensor([4.0, 1.0, 0.0])
+    for _ in range(100):
+        balance.observe(torch.tensor([1.0, 1.0, math.nan]))
+        forces = balance.weights() * slopes
+        balance.combine(forces.outer(forces))
+    weights = balance.weights().tolist()
+    assert weights[2] == 2.0
+    assert weights[:2] == pytest.approx([0.4, 1.6], abs=0.1)
+    balance.combine(torch.zeros(3, 3))  # a batch in which no task has labels
+    assert balance.weights().tolist() == weights
 
 
 def test_gradnorm_pulls_harder_for_the_task_that_lags():

@@ -36,7 +36,7 @@ def auc(scores: Tensor, labels: Tensor, weights: Tensor, group: Group = None) ->
     pairs = (positive * (negative.cumsum(0) - negative / 2)).sum()
     ranges = gather_over_ranks(torch.stack((positive.sum(), negative.sum(), pairs)), group)  # [W, 3], scores rising
     positives, negatives, pairs = ranges.cpu().unbind(1)
-    below = negatives.cumsum(0) - negatives  # negatives of lower ranges
+    below = torch.cat((negatives.new_zeros(1), negatives.cumsum(0)[:-1]))  # negatives of lower ranges
     area, total = float((pairs + positives * below).sum()), float(positives.sum() * negatives.sum())
     return area / total if total > 0 and not float(broken) else math.nan
 
@@ -67,7 +67,7 @@ def _weigh_groups(masses: Tensor, ids: Tensor) -> Tensor:
     """[2]: sums of (group's AUC * its weight) and of weights. masses [n, 2]: by group `ids` [n], then rising score."""
     positive, negative = masses.unbind(1)
     totals = _sum_runs(masses, ids)
-    below = negative.cumsum(0) - (totals[:, 1].cumsum(0) - totals[:, 1])[ids]  # of the same group, this score included
+    below = _cumsum_runs(negative, ids)  # this score included
     pairs = _sum_runs((positive * (below - negative / 2))[:, None], ids)[:, 0]
     product, weight = totals.prod(1), totals.sum(1)
     counts = product > 0
@@ -105,6 +105,20 @@ def _sum_runs(values: Tensor, ids: Tensor) -> Tensor:
     """[runs, C]: `values` [n, C] summed over each run."""
     runs = int(ids[-1]) + 1 if len(ids) else 0
     return values.new_zeros((runs, values.shape[1])).index_add_(0, ids, values)
+
+
+def _cumsum_runs(values: Tensor, ids: Tensor) -> Tensor:
+    """[n]: running sums of `values` [n] inside each run.
+
+    Each pass adds the sums of twice as many rows. One running sum over all runs would leave of a light run what is not
+    lost in the weight of those before.
+    """
+    longest = int(torch.bincount(ids).max()) if len(ids) else 0
+    sums, reach = values.clone(), 1
+    while reach < longest:
+        sums[reach:] += torch.where(ids[reach:] == ids[:-reach], sums[:-reach], 0.0)
+        reach *= 2
+    return sums
 
 
 def _first(values: Tensor, ids: Tensor) -> Tensor:

@@ -66,6 +66,36 @@ def test_grouped_auc_equals_the_count_of_pairs_in_each_group(rows):
     assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
+def test_groups_of_very_unequal_weight_do_not_disturb_each_other():
+    """A light group behind a heavy one in which the positive scores lowest, and one in which it scores highest."""
+    scores = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1])
+    labels = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    heavy, light = 3e30, 1e-3
+    weights = torch.tensor([heavy, heavy, *[light] * 6])
+    groups = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+    assert grouped_auc(scores[2:], labels[2:], weights[2:], groups[2:]) == pytest.approx(0.5, abs=1e-12)
+    assert grouped_auc(scores, labels, weights, groups) == pytest.approx(1, abs=1e-12)
+    weights = torch.where(groups == 0, 1e9, weights)
+    expected = grouped_auc_by_pairs(*(c.tolist() for c in (scores, labels, weights, groups)))
+    assert grouped_auc(scores, labels, weights, groups) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 64, 1000])
+def test_running_sums_of_groups_of_any_length(length):
+    random = np.random.default_rng(length)
+    rows = 3 * length
+    scores, labels, weights = random.random(rows), random.integers(0, 2, rows), 10.0 ** random.integers(-9, 9, rows)
+    groups = np.repeat([5, 1, 3], length)
+    found = grouped_auc(*(torch.from_numpy(c) for c in (scores, labels, weights, groups)))
+    by_group = [auc(*(torch.from_numpy(c[groups == g]) for c in (scores, labels, weights))) for g in (1, 3, 5)]
+    sizes = [weights[groups == g].sum() for g in (1, 3, 5)]
+    counts = ~np.isnan(by_group)
+    if counts.any():
+        assert found == pytest.approx(
+            np.average(np.array(by_group)[counts], weights=np.array(sizes)[counts]), abs=1e-12
+        )
+
+
 def test_auc_does_not_depend_on_the_order_of_rows_or_the_scale_of_scores():
     random = torch.Generator().manual_seed(1)
     scores, labels = torch.randn(500, generator=random), (torch.rand(500, generator=random) < 0.2).float()
