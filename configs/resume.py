@@ -7,6 +7,7 @@ in the same sample order. Whether the data is still the same is the manifest's t
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from configs.errors import UserError
@@ -52,6 +53,14 @@ _RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
+# Keys that change nothing about what a run learns; `*` as above.
+_WITHOUT_EFFECT = (
+    *("data.root", "data.threads", "data.prefetch_mib", "data.read_timeout_s", "data.verify_checksums"),
+    *("training.run_dir", "training.log_every", "training.profile_at", "training.gradient_cosines_every"),
+    *("checkpoint.*", "launch.*"),
+)
+
+
 @dataclass(frozen=True)
 class Change:
     """One key with its old and new value; None on a side that lacks the key."""
@@ -94,6 +103,18 @@ class ConfigDiff:
             lines += ["these can change:", *(f"  {change}" for change in allowed)]
         lines += ["Put the old values back, or start a new run with another training.run_dir."]
         raise UserError("\n".join(lines))
+
+    def refuse_effects(self, run_dir: FilePath) -> None:
+        """Stop a run that was trained with other settings from being taken for one with these.
+
+        Raises:
+            UserError: lists the changes that have an effect on what is learned, and the ways out.
+        """
+        effects = [one for one in self.changes if not any(fnmatchcase(one.key, key) for key in _WITHOUT_EFFECT)]
+        if effects:
+            lines = [f"{run_dir} was trained with other settings:", *(f"  {change}" for change in effects)]
+            remedy = "put the old values back, train all runs again: --overwrite, or take another training.run_dir"
+            raise UserError("\n".join([*lines, remedy]))
 
 
 def compare(old: Config, new: Config) -> ConfigDiff:

@@ -6,6 +6,7 @@ Mistakes of config and data come up here, before a cluster is started. Imports n
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from configs.errors import UserError
 from configs.load import dump_config, load_config
@@ -28,33 +29,63 @@ Say = Callable[[str], None]
 _FEW_ROWS = 1000
 
 
-def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say) -> Config:
+def prepare_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: bool = False) -> Config:
     """Everything that the workers of a run find in its directory, and generated data if the config asks for it.
 
     Paths of `config` are absolute. Returns the config with what only the data could say.
+
+    same: whether a run that resumes must have the settings that it had, but for those without effect on its result.
     """
-    generate_missing(config, say)
-    run = RunDirectory(config.training.run_dir)
-    features = FeatureTransforms(config.features if overwrite else features_of(run, config), config.tables)
-    known = {} if overwrite else _manifests(run, config)
-    manifests = check_parts(config, features, known, say)  # before an old run is deleted
-    former = load_config(run.config).tasks if resume and run.is_used else {}
-    config = config.model_copy(update={"tasks": settle(config.tasks, manifests[config.data.train], former)})
-    _open(run, config, resume=resume, overwrite=overwrite, say=say)
+    if _is_to_be_generated(config):
+        check_run(config, resume=resume, overwrite=overwrite, say=say)
+        generate_data(config, say)
+    checked = check_run(config, resume=resume, overwrite=overwrite, say=say, same=same)
+    config, run = checked.config, RunDirectory(config.training.run_dir)
+    if run.create(dump_config(config), resume=resume, overwrite=overwrite) is not None:
+        for line in checked.changes:
+            say(f"changed on resume: {line}")
+        run.write_config(dump_config(config))
+    write_json(run.environment, environment())
     keep_vocabularies(run, config)
-    for part, manifest in manifests.items():
+    for part, manifest in checked.manifests.items():
         keep_manifest(run, part, manifest)
     return config
 
 
-def check_data(config: Config, say: Say) -> None:
-    """Checks what `prepare_run` would; of data that is still to be generated, whether it could be used."""
-    features = FeatureTransforms(config.features, config.tables)
-    if config.data.generate is None or Path(config.data.root).exists():
-        manifests = check_parts(config, features, {}, say)
-        settle(config.tasks, manifests[config.data.train], {})
-    else:
+class Checked(NamedTuple):
+    """A run that may start."""
+
+    config: Config
+    """With what only the data could say."""
+    manifests: dict[str, Manifest]
+    changes: list[str]
+    """What is no longer as it was, of a run that resumes."""
+
+
+def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: bool = False) -> Checked:
+    """All that can be refused before a run starts: `train` and its `--dry-run` call this one. Touches nothing.
+
+    Of data that is still to be generated it checks whether it could be used.
+
+    Raises:
+        UserError: the run directory is taken, the data does not fit, or a run cannot resume with this config.
+    """
+    run = RunDirectory(config.training.run_dir)
+    run.check(resume=resume, overwrite=overwrite)
+    former = load_config(run.config) if resume and run.is_used else None
+    features = FeatureTransforms(features_of(run, config) if former else config.features, config.tables)
+    manifests: dict[str, Manifest] = {}
+    if _is_to_be_generated(config):
         _check_generated(config, features)
+    else:
+        manifests = check_parts(config, features, _manifests(run, config) if former else {}, say)
+        tasks = settle(config.tasks, manifests[config.data.train], former.tasks if former else {})
+        config = config.model_copy(update={"tasks": tasks})
+    return Checked(config, manifests, _changes(run, former, config, same) if former else [])
+
+
+def _is_to_be_generated(config: Config) -> bool:
+    return config.data.generate is not None and not Path(config.data.root).exists()
 
 
 def _check_generated(config: Config, features: FeatureTransforms) -> None:
@@ -93,24 +124,22 @@ def generate_data(config: Config, say: Say) -> None:
 
 def generate_missing(config: Config, say: Say) -> None:
     """Writes the synthetic data that a config asks for, if it is not there."""
-    if config.data.generate is not None and not Path(config.data.root).exists():
+    if _is_to_be_generated(config):
         generate_data(config, say)
 
 
-def _open(run: RunDirectory, config: Config, *, resume: bool, overwrite: bool, say: Say) -> None:
-    """Makes the run directory ready, new or resumed.
+def _changes(run: RunDirectory, former: Config, config: Config, same: bool) -> list[str]:
+    """What changed from `former`, a line each.
 
     Raises:
-        UserError: it is used, or the config changed in a way that its checkpoints do not allow.
+        UserError: the config changed in a way that the run's checkpoints do not allow, or at all where it must be the
+            `same`.
     """
-    former = run.create(dump_config(config), resume=resume, overwrite=overwrite)
-    if former is not None:
-        changes = compare(load_config(run.config), config)
-        changes.refuse_impossible(mid_epoch=_is_mid_epoch(run))
-        for line in [*changes.lines(), *changed_vocabularies(run, load_config(run.config), config)]:
-            say(f"changed on resume: {line}")
-        run.write_config(dump_config(config))
-    write_json(run.environment, environment())
+    changes = compare(former, config)
+    if same:
+        changes.refuse_effects(run.path)
+    changes.refuse_impossible(mid_epoch=_is_mid_epoch(run))
+    return [*changes.lines(), *changed_vocabularies(run, former, config)]
 
 
 def _is_mid_epoch(run: RunDirectory) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import Config
-from trainer.prepare import check_data, prepare_run
+from trainer.prepare import check_run, prepare_run
 from trainer.run.paths import with_absolute_paths
 
 TIME = {"column": "time", "half_life_days": 7}
@@ -62,7 +62,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(root: Path, mistake: str) -> None:
         changes = {"data": MADE | {"root": str(root / "made")}}
     config = config_of(root, **changes)
     with pytest.raises(UserError, match=message) as dry:
-        check_data(config, say)
+        check_run(config, resume=False, overwrite=False, say=say)
     assert not (root / "made").exists()
     with pytest.raises(UserError, match=message) as real:
         prepare_run(config, resume=False, overwrite=False, say=say)
@@ -71,7 +71,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(root: Path, mistake: str) -> None:
 
 
 def test_a_dry_run_accepts_what_a_run_accepts(root: Path) -> None:
-    check_data(config_of(root), say)
+    check_run(config_of(root), resume=False, overwrite=False, say=say)
     prepare_run(config_of(root), resume=False, overwrite=False, say=say)
     assert {path.name for path in (root / "run").iterdir()} >= {"config.yaml", "manifest.json", "vocabularies.json"}
 
@@ -84,3 +84,30 @@ def test_paths_of_vocabularies_are_absolute(root: Path, monkeypatch: pytest.Monk
     feature = {"table": "t", "transform": "vocabulary", "vocabulary": "cities.txt"}
     config = with_absolute_paths(config_of(root, features={"city": feature}))
     assert config.sparse_features["city"].vocabulary == str(job / "cities.txt")
+
+
+def test_a_dry_run_finds_what_is_wrong_with_the_run_directory(root: Path) -> None:
+    prepare_run(config_of(root), resume=False, overwrite=False, say=say)
+    with pytest.raises(UserError, match="has a run already"):
+        check_run(config_of(root), resume=False, overwrite=False, say=say)
+    wider = config_of(root, tables={"t": {"num_embeddings": 10, "embedding_dim": 8}})
+    with pytest.raises(UserError, match=r"tables\.t\.embedding_dim: 4 -> 8"):
+        check_run(wider, resume=True, overwrite=False, say=say)
+    assert check_run(wider, resume=False, overwrite=True, say=say).config == wider
+    blocked = config_of(root, training={"run_dir": str(root / "cities.txt" / "run")})
+    with pytest.raises(UserError, match=r"cities\.txt is not a folder"):
+        check_run(blocked, resume=False, overwrite=False, say=say)
+
+
+def test_a_run_that_must_be_the_same_is_refused_other_settings(root: Path) -> None:
+    prepare_run(config_of(root), resume=False, overwrite=False, say=say)
+    run_dir = str(root / "run")
+    faster = config_of(root, training={"run_dir": run_dir, "log_every": 7, "dense_optimizer": {"learning_rate": 0.5}})
+    with pytest.raises(UserError) as refused:
+        prepare_run(faster, resume=True, overwrite=False, say=say, same=True)
+    first, *changes, remedy = str(refused.value).splitlines()
+    assert first == f"{run_dir} was trained with other settings:"
+    assert changes == ["  training.dense_optimizer.learning_rate: 0.001 -> 0.5"]
+    assert "--overwrite" in remedy
+    prepare_run(faster, resume=True, overwrite=False, say=say)
+    prepare_run(faster, resume=True, overwrite=False, say=say, same=True)

@@ -14,6 +14,7 @@ import typer
 
 from configs.checks import check
 from configs.errors import RunStopped, UserError
+from configs.outputs import check_output
 from configs.schema import Config
 from trainer.commands.evaluate import measure_on_worker
 from trainer.commands.on_workers import call_on_workers
@@ -25,6 +26,8 @@ from trainer.run.run_directory import RunDirectory, write_json
 if TYPE_CHECKING:
     from cluster.worker import Worker
 
+COMPARISON = "comparison.json"
+"""Marks the folder of a comparison: what lies in it may be replaced."""
 Tasks = dict[str, dict[str, float]]
 
 
@@ -36,15 +39,28 @@ def compare(
     ] = "single_task,shared_bottom,moe,mmoe,ple",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every top.")] = 1,
     part: Annotated[str | None, typer.Option(help="Part to measure on; data.validation if left out.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete these runs and train them again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train several tops on the same data and show them in one table. Called again, it resumes where it was."""
     settings = read_config(config, overrides)
-    text, values = compare_runs(settings, [top.strip() for top in tops.split(",") if top.strip()], seeds, part)
+    text, values = compare_runs(settings, names_of(tops), seeds, part, overwrite=overwrite)
     report(text, values, as_json)
 
 
-def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None) -> tuple[str, dict[str, Any]]:
+def names_of(tops: str) -> list[str]:
+    """The names in --tops, each once. Whether there are such tops, `check` says."""
+    names = [name.strip() for name in tops.split(",") if name.strip()]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice or not names:
+        wrong = f"names {', '.join(twice)} more than once" if twice else "names no top"
+        raise UserError(f"--tops {tops!r} {wrong}\ngive each top once, with commas: --tops mmoe,ple")
+    return names
+
+
+def compare_runs(
+    config: Config, tops: list[str], seeds: int, part: str | None, *, overwrite: bool = False
+) -> tuple[str, dict[str, Any]]:
     """A table of every top, and its values."""
     from trainer.prepare import keep_part, prepare_run
     from trainer.run.paths import with_absolute_paths
@@ -58,21 +74,30 @@ def compare_runs(config: Config, tops: list[str], seeds: int, part: str | None) 
     mistakes = [f"model.top={each.model.top}: {mistake.message}" for each in variants for mistake in check(each)]
     if mistakes:
         raise UserError("\n".join(dict.fromkeys(mistakes)))
+    folder, runs = Path(config.training.run_dir), [RunDirectory(each.training.run_dir) for each in variants]
+    check_output(folder, "training.run_dir", "folder", is_own=_is_comparison, overwrite=True)
     with ExitStack() as locks:
-        for run_dir in (config.training.run_dir, *(each.training.run_dir for each in variants)):
-            locks.enter_context(RunDirectory(run_dir).lock())
-        for place, each in enumerate(variants):
-            run = RunDirectory(each.training.run_dir)
-            variants[place] = prepare_run(each, resume=run.is_used, overwrite=False, say=say)
+        locks.enter_context(RunDirectory(folder).lock())
+        write_json(folder / COMPARISON, {"tops": tops, "seeds": seeds, "part": part})
+        for run in runs:
+            run.check(resume=not overwrite, overwrite=overwrite)
+            locks.enter_context(run.lock())
+        for place, (each, run) in enumerate(zip(variants, runs, strict=True)):
+            variants[place] = prepare_run(each, resume=not overwrite, overwrite=overwrite, say=say, same=True)
             keep_part(run, each, part, say)
-        folder = Path(config.training.run_dir)
         tasks = call_on_workers(train_all_on_worker, (variants, part), config, folder=folder, logs="*/logs/latest")
         if len(tasks) < len(variants):
-            raise RunStopped(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command goes on from there")
+            raise RunStopped(f"stopped in run {len(tasks) + 1} of {len(variants)}\nthe same command continues there")
         results = [Result(each, values) for each, values in zip(variants, tasks, strict=True)]
         write_dashboard(results, folder / "tensorboard")
     text, values = comparison(results, part)
     return f"{text}\nside by side: tensorboard --logdir {folder / 'tensorboard'} (the HPARAMS tab)", values
+
+
+def _is_comparison(folder: Path) -> bool:
+    """Whether an earlier comparison made `folder`, or began to."""
+    names = {path.name for path in folder.iterdir()}
+    return COMPARISON in names or all(name.startswith(".") for name in names)
 
 
 def variant(config: Config, top: str, seed: int) -> Config:
@@ -113,7 +138,7 @@ def _train_and_measure(config: Config, part: str, worker: "Worker") -> Tasks | N
     if train_on_worker(config, worker)["stopped"]:
         return None
     gc.collect()  # modules and pipelines refer to each other in circles
-    tasks = measure_on_worker((config, part), worker)["tasks"]
+    tasks = measure_on_worker((config, part, str(run)), worker)["tasks"]
     if worker.rank == 0:
         write_json(run.result, facts | {"tasks": tasks})
     gc.collect()

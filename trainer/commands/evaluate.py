@@ -1,5 +1,7 @@
 """`evaluate`: measures the newest checkpoint of a run on every row of a part, each once."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,13 +43,23 @@ def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None) -> tup
     if workers is not None:
         config = config.model_copy(update={"launch": config.launch.model_copy(update={"workers": workers})})
     part = part or config.data.validation
-    keep_part(run, config, part, say)
-    result = call_on_workers(measure_on_worker, (config, part), config, folder=run.path, logs="logs/evaluate")
+    if folder := _elsewhere(run.path):
+        say(f"{run} cannot be written to: logs are in {folder}")
+    else:
+        keep_part(run, config, part, say)
+    folder = folder or run.path
+    measured = (config, part, str(folder))
+    result = call_on_workers(measure_on_worker, measured, config, folder=folder, logs="logs/evaluate")
     return result["text"], {"tasks": result["tasks"]}
 
 
-def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[str, Any]:
-    """{"text": a table, "tasks": {task: {metric: value}}}.
+def _elsewhere(run: Path) -> Path | None:
+    """A folder for the logs of a run that is on a read-only file system, or another user's."""
+    return None if os.access(run, os.W_OK) else Path(tempfile.mkdtemp(prefix="multigate-evaluate-"))
+
+
+def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> dict[str, Any]:
+    """{"text": a table, "tasks": {task: {metric: value}}}, of a config on a part, with logs below a folder.
 
     Raises:
         UserError: the run has no complete checkpoint.
@@ -66,13 +78,17 @@ def measure_on_worker(argument: tuple[Config, str], worker: "Worker") -> dict[st
     from trainer.session import open_reader
     from trainer.telemetry.console import eval_table
 
-    config, part = argument
+    config, part, logs = argument
     run = RunDirectory(config.training.run_dir)
-    redirect_to(run.logs / "evaluate" / f"rank_{worker.rank}.log")
+    redirect_to(Path(logs) / "logs" / "evaluate" / f"rank_{worker.rank}.log")
     device = device_of(worker)
     features = FeatureTransforms(features_of(run, config), config.tables)
     reader = open_reader(config, run, part, features, worker, shuffle=False)
-    assert reader is not None, "the driver wrote the manifest of the part"
+    if reader is None:
+        raise UserError(
+            f"{run} cannot be written to, and has no list of the files of {part}\n"
+            "evaluate that part once where the run can be written to, or a copy of the run"
+        )
     built = build(config, device, worker.local_world_size, read_pins(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
     checkpointer.may_be_undefined = may_be_undefined(built.objective)

@@ -16,6 +16,7 @@ from trainer.commands.screen import report
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
 from trainer.serving.signature import SIGNATURE, read_signature
+from trainer.telemetry.metrics_file import read_metrics
 
 GIB = 2**30
 
@@ -54,8 +55,7 @@ def describe(location: str) -> tuple[str, dict[str, Any]]:
 
 def _run(run: RunDirectory) -> dict[str, Any]:
     complete, damaged = find(Folder(run.checkpoints))
-    lines = run.metrics.read_text().splitlines() if run.metrics.exists() else []
-    records = [json.loads(line) for line in lines]
+    records = read_metrics(run.metrics) if run.metrics.exists() else []
     last = {kind: next((r for r in reversed(records) if r["kind"] == kind), None) for kind in ("train", "eval")}
     environment = json.loads(run.environment.read_text()) if run.environment.exists() else {}
     return {

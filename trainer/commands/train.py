@@ -32,22 +32,20 @@ def train(
 ) -> None:
     settings = read_config(config, overrides)
     if dry_run:
-        report(check_run(settings))
+        report(dry_run_of(settings, resume=resume, overwrite=overwrite))
     else:
         train_run(settings, resume=resume, overwrite=overwrite)
 
 
-def check_run(config: Config) -> str:
-    """Checks versions, config and data as `train_run` does; returns the resolved config as YAML."""
+def dry_run_of(config: Config, *, resume: bool, overwrite: bool) -> str:
+    """Checks what `train_run` does before it starts anything; returns the resolved config as YAML."""
     from configs.load import dump_config
-    from trainer.prepare import check_data
+    from trainer.prepare import check_run
     from trainer.run.paths import with_absolute_paths
     from trainer.run.versions import check_versions
 
     check_versions()
-    config = with_absolute_paths(config)
-    check_data(config, say)
-    return dump_config(config)
+    return dump_config(check_run(with_absolute_paths(config), resume=resume, overwrite=overwrite, say=say).config)
 
 
 def train_run(config: Config, *, resume: bool, overwrite: bool) -> dict[str, Any]:
@@ -60,11 +58,12 @@ def train_run(config: Config, *, resume: bool, overwrite: bool) -> dict[str, Any
     check_versions()
     config = with_absolute_paths(config)
     run = RunDirectory(config.training.run_dir)
+    run.check(resume=resume, overwrite=overwrite)
     with run.lock():
         config = prepare_run(config, resume=resume, overwrite=overwrite, say=say)
         result = call_on_workers(train_on_worker, config, config, folder=run.path, logs="logs/latest")
     if result["stopped"]:
-        raise RunStopped(f"stopped at step {result['step']:,}, which is saved\n--resume goes on from there")
+        raise RunStopped(f"stopped at step {result['step']:,}, which is saved\n--resume continues there")
     say(f"done: {run}")
     return result
 

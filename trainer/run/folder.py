@@ -5,7 +5,7 @@ Leaves what the files mean to others. Imports no torch.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,9 +95,14 @@ class Folder:
             self.fs.pipe_file(self._at(name), content)
             return
         temporary = f".{name}.{os.getpid()}.tmp"
-        with self.writer(temporary) as file:
-            file.write(content)
-        os.replace(self._at(temporary), self._at(name))
+        try:
+            with self.writer(temporary) as file:
+                file.write(content)
+            os.replace(self._at(temporary), self._at(name))
+        except OSError:  # such as no space
+            with suppress(FileNotFoundError):
+                os.unlink(self._at(temporary))
+            raise
         self.sync()
 
     def sync(self) -> None:

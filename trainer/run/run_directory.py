@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.outputs import check_output
 from trainer.run.folder import Folder
 
 LOCK = ".lock"
 _ATTEMPT = re.compile(r"attempt_(\d+)")
+_DRAFT = re.compile(r"\.(.+)\.\d+\.tmp")  # of a small file, when its writer was killed
+_SECTIONS = {"data", "features", "tasks", "training"}
+"""Keys at the top of every run's config.yaml; a file of that name without them is another program's."""
 
 
 class RunDirectory:
@@ -60,27 +64,43 @@ class RunDirectory:
 
     @property
     def is_used(self) -> bool:
-        return self.config.exists()
+        """Whether a run is here: config.yaml is that of one."""
+        if not self.config.is_file():
+            return False
+        keys = re.findall(r"^([A-Za-z_]+):", self.config.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        return set(keys) >= _SECTIONS
+
+    def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuses what `create` cannot use; touches nothing.
+
+        Raises:
+            UserError: the directory is used and neither flag says what to do, it holds what no run wrote, or it cannot
+                be written to.
+        """
+        if resume and overwrite:
+            raise UserError("--resume and --overwrite exclude each other\npass one of them")
+        check_output(self.path, "training.run_dir", "folder", is_own=lambda path: True, overwrite=True)
+        if not self.is_used:
+            self._refuse_strangers()
+        elif not (resume or overwrite):
+            raise UserError(
+                f"{self.path} has a run already\nresume it: --resume; delete it and start again: --overwrite; "
+                f"or keep it and take another name: training.run_dir={_free_name(self.path)}"
+            )
 
     def create(self, config_yaml: str, *, resume: bool = False, overwrite: bool = False) -> str | None:
         """Makes the directory ready for a run. Called once, by the process that submits the workers.
 
         Returns:
-            The config of the run that goes on, which is left in place for the caller to compare and `write_config`;
+            The config of the run that resumes, which is left in place for the caller to compare and `write_config`;
             None for a new run.
 
         Raises:
-            UserError: the directory is used and neither flag says what to do, or it is not a run's.
+            UserError: as `check`.
         """
-        if resume and overwrite:
-            raise UserError("--resume and --overwrite exclude each other\npass one of them")
+        self.check(resume=resume, overwrite=overwrite)
         if self.is_used and resume:
             return self.config.read_text()
-        if self.is_used and not overwrite:
-            raise UserError(
-                f"{self.path} has a run already\ngo on with it: --resume; delete it and start again: --overwrite; "
-                f"or keep it and take another name: training.run_dir={_free_name(self.path)}"
-            )
         self._clear()
         self.write_config(config_yaml)
         return None
@@ -97,7 +117,10 @@ class RunDirectory:
                 self.attempt_logs(number).mkdir()
             except FileExistsError:
                 continue
-            _point(self.logs / "latest", self.attempt_logs(number).name)
+            latest = self.logs / "latest"
+            if latest.is_dir() and not latest.is_symlink():  # in a copy that was made with links followed
+                latest.rename(self.logs / f"latest_before_attempt_{number}")
+            _point(latest, self.attempt_logs(number).name)
             return number
 
     def attempt_logs(self, attempt: int) -> Path:
@@ -134,21 +157,33 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
-    def _clear(self) -> None:
-        """Removes a former run, and only what a run writes. config.yaml goes last: a second try still finds a run.
+    def _names(self) -> set[str]:
+        return {path.name for path in self.path.iterdir()} if self.path.exists() else set()
 
-        Raises:
-            UserError: something else is there.
-        """
+    def _own(self) -> set[str]:
+        """Names of what a run writes."""
         own = {value.name for name, value in vars(self).items() if name != "path"}
-        there = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
-        strangers = sorted(there - own - {LOCK})
-        if strangers and not self.is_used:
-            raise UserError(
-                f"{self.path} is no run directory: it has {', '.join(strangers[:5])}\n"
-                "give training.run_dir the name of a new or an empty folder"
+        drafts = {name for name in self._names() if (draft := _DRAFT.fullmatch(name)) and draft[1] in own}
+        return own | drafts
+
+    def _refuse_strangers(self) -> None:
+        """Without a run's config.yaml everything here may be another program's, whatever its name."""
+        drafts = {name for name in self._own() if _DRAFT.fullmatch(name)}
+        found = self._names() - {LOCK, self.manifest_lock.name} - drafts
+        if not found:
+            return
+        shown = f"{', '.join(sorted(found)[:5])}{' and more' if len(found) > 5 else ''}"
+        remedy = "give training.run_dir the name of a new or an empty folder"
+        if self.checkpoints.name in found and not self.config.exists():
+            remedy += (
+                "; if a run lost its config.yaml here, restore that file, "
+                f"or write it again: python -m trainer config CONFIG > {self.config}"
             )
-        for name in sorted(own & there, key=lambda name: name == self.config.name):
+        raise UserError(f"{self.path} is not a run: it has {shown}, and no config.yaml of one\n{remedy}")
+
+    def _clear(self) -> None:
+        """Removes a former run, and only what a run writes. config.yaml goes last: a second try still finds a run."""
+        for name in sorted(self._own() & self._names(), key=lambda name: name == self.config.name):
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -172,7 +207,7 @@ def open_run(path: str | Path) -> RunDirectory:
     if not run.is_used:
         nearby = [str(p.parent) for p in sorted(run.path.parent.glob("*/config.yaml"))][:5]
         raise UserError(
-            f"{path} is no run: it has no config.yaml\n"
+            f"{path} is not a run: it has no config.yaml of one\n"
             + (f"runs beside it: {', '.join(nearby)}" if nearby else "give the folder that `train` wrote to")
         )
     return run

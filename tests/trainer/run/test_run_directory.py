@@ -2,12 +2,17 @@
 
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
 
 import pytest
 
 from configs.errors import UserError
 from trainer.run.run_directory import RunDirectory, open_run, write_json
+
+ONE = "data: {root: d}\nfeatures: {}\ntasks: {}\ntraining: {seed: 1}\n"
+TWO = "data: {root: d}\nfeatures: {}\ntasks: {}\ntraining: {seed: 2}\n"
 
 
 def fill(run):
@@ -27,47 +32,47 @@ def names(run):
 def test_a_new_run_has_its_config(tmp_path):
     run = RunDirectory(tmp_path / "deep" / "run")
     assert not run.is_used
-    assert run.create("a: 1\n") is None
+    assert run.create(ONE) is None
     assert run.is_used
-    assert run.config.read_text() == "a: 1\n"
+    assert run.config.read_text() == ONE
     assert names(run) == ["config.yaml"]
 
 
 def test_a_used_one_is_refused_with_three_ways_out(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    run.create("a: 1\n")
+    run.create(ONE)
     (tmp_path / "run-2").mkdir()
     with pytest.raises(UserError) as refused:
-        run.create("a: 2\n")
+        run.create(TWO)
     first, second = str(refused.value).splitlines()
     assert str(run) in first
     assert "--resume" in second
     assert "--overwrite" in second
     assert f"training.run_dir={tmp_path / 'run-3'}" in second
-    assert run.config.read_text() == "a: 1\n"
+    assert run.config.read_text() == ONE
 
 
 def test_resume_keeps_everything_and_gives_the_former_config(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    run.create("a: 1\n")
+    run.create(ONE)
     fill(run)
     before = names(run)
-    assert run.create("a: 2\n", resume=True) == "a: 1\n"
-    assert run.config.read_text() == "a: 1\n", "the caller compares first"
-    run.write_config("a: 2\n")
-    assert run.config.read_text() == "a: 2\n"
+    assert run.create(TWO, resume=True) == ONE
+    assert run.config.read_text() == ONE, "the caller compares first"
+    run.write_config(TWO)
+    assert run.config.read_text() == TWO
     assert names(run) == before
 
 
 def test_resume_of_what_never_began_begins(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    assert run.create("a: 1\n", resume=True) is None
+    assert run.create(ONE, resume=True) is None
     assert run.is_used
 
 
 def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    run.create("a: 1\n")
+    run.create(ONE)
     fill(run)
     (run.path / "notes.txt").write_text("mine")
     outside = tmp_path / "outside"
@@ -77,18 +82,67 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     run.export.rmdir()
     run.export.symlink_to(outside)
     with run.lock():
-        assert run.create("a: 2\n", overwrite=True) is None
+        assert run.create(TWO, overwrite=True) is None
     assert names(run) == ["config.yaml", "notes.txt"]
-    assert run.config.read_text() == "a: 2\n"
+    assert run.config.read_text() == TWO
     assert (outside / "precious").exists(), "links are not followed"
 
 
-@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
-def test_a_folder_of_something_else_is_never_used(tmp_path, how):
-    (tmp_path / "thesis.tex").write_text("years")
-    with pytest.raises(UserError, match=r"thesis\.tex"):
-        RunDirectory(tmp_path).create("a: 1\n", **how)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+FLAGS = [{}, {"overwrite": True}, {"resume": True}]
+
+
+@pytest.mark.parametrize("how", FLAGS)
+@pytest.mark.parametrize("names", [["thesis.tex"], ["checkpoints/best.pt", "logs/old.txt"], ["config.yaml", "logs/x"]])
+def test_a_folder_of_something_else_is_never_used(tmp_path, how, names):
+    """Not by its names either: another program has checkpoints/, logs/ and a config.yaml too."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("optimizer: adam\n")
+    with pytest.raises(UserError, match=names[0].split("/")[0].replace(".", "[.]")):
+        RunDirectory(tmp_path).create(ONE, **how)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(names)
+
+
+@pytest.mark.parametrize("how", FLAGS)
+def test_a_run_that_lost_its_config_keeps_its_checkpoints(tmp_path, how):
+    run = RunDirectory(tmp_path / "run")
+    run.create(ONE)
+    fill(run)
+    run.config.unlink()
+    with pytest.raises(UserError, match=r"lost its config\.yaml.*trainer config CONFIG > "):
+        run.create(ONE, **how)
+    assert (run.checkpoints / "step_000000001" / "file").exists()
+    run.write_config(ONE)
+    assert run.create(TWO, resume=True) == ONE
+
+
+@pytest.mark.parametrize("how", FLAGS)
+def test_a_start_without_space_leaves_nothing_that_stops_the_next(tmp_path, how):
+    run = RunDirectory(tmp_path / "run")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
+    try:
+        with run.lock(), pytest.raises(OSError, match="File too large"):
+            run.create(ONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert names(run) == []
+    (run.path / ".config.yaml.4711.tmp").write_text("dat")  # its writer was killed
+    assert run.create(ONE, **how) is None
+    assert names(run) == ["config.yaml"]
+
+
+def test_attempts_go_on_in_a_copy_with_links_followed(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.start_attempt()
+    run.rank_log(1, 0).write_text("first")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    copy = RunDirectory(tmp_path / "copy")
+    assert copy.start_attempt() == 2
+    assert os.readlink(copy.logs / "latest") == "attempt_2"
+    assert (copy.logs / "latest_before_attempt_2" / "rank_0.log").read_text() == "first"
 
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path):
@@ -132,9 +186,9 @@ def test_two_jobs_cannot_share_a_run_and_a_killed_one_leaves_no_lock(tmp_path):
 
 
 def test_open_run_names_runs_nearby(tmp_path):
-    RunDirectory(tmp_path / "good").create("a: 1\n")
+    RunDirectory(tmp_path / "good").create(ONE)
     assert open_run(tmp_path / "good").path == tmp_path / "good"
-    with pytest.raises(UserError, match=rf"god is no run(.|\n)*{tmp_path / 'good'}"):
+    with pytest.raises(UserError, match=rf"god is not a run(.|\n)*{tmp_path / 'good'}"):
         open_run(tmp_path / "god")
 
 
