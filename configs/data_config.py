@@ -6,18 +6,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from configs.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from configs.section import Fraction, NonNegativeInt, PositiveInt, RowCount, Seconds, Section, Seed
 
 
 class GenerateConfig(Section):
     """Synthetic data that the `generate` command writes, and `train` too when `data.root` does not exist."""
 
     kind: str = Field(default="feed", description="A module of trainer/data/generators, as feed or criteo.")
-    train_rows: PositiveInt = Field(default=200_000, description="Rows of the training part.")
+    train_rows: RowCount = Field(default=200_000, description="Rows of the training part.")
     validation_rows: NonNegativeInt = Field(default=20_000, description="Rows of the validation part; 0 writes none.")
     rows_per_file: PositiveInt = Field(default=50_000, description="Rows of one Parquet file.")
     rows_per_row_group: PositiveInt = Field(default=16_384, description="Rows of one row group: the unit of reading.")
-    seed: NonNegativeInt = Field(default=0, description="Same seed, same files.")
+    seed: Seed = Field(default=0, description="Same seed, same files.")
     options: dict[str, Any] = Field(
         default={}, description="Arguments of the generator itself; it lists them when one is unknown."
     )
@@ -49,10 +49,10 @@ class DataConfig(Section):
         description="Train on new partitions as they become complete, in order, until training.max_steps; needs "
         "order: by_partition.",
     )
-    follow_every_s: PositiveFloat = Field(
+    follow_every_s: Seconds = Field(
         default=60, description="follow: seconds between two looks for new partitions, when all known ones are trained."
     )
-    follow_patience_s: PositiveFloat | None = Field(
+    follow_patience_s: Seconds | None = Field(
         default=None, description="follow: the run ends when no partition came for so many seconds; none: it waits."
     )
     shuffle_window: NonNegativeInt = Field(
@@ -71,7 +71,7 @@ class DataConfig(Section):
     widen_types: bool = Field(
         default=False, description="Let a column be narrower in some files: int32 and int64, float and double."
     )
-    read_timeout_s: PositiveFloat = Field(
+    read_timeout_s: Seconds = Field(
         default=120,
         description="Seconds after which a read that hangs is tried once more, and for which a storage that does not "
         "answer is asked again; then the workers start again from their checkpoint.",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from configs.section import PositiveFloat, PositiveInt, Section
+from configs.section import PositiveFloat, PositiveInt, RowCount, Section
 
 
 class SparseFeature(Section):
@@ -54,7 +54,7 @@ Feature = Annotated[
 class TableConfig(Section):
     """An embedding table. The defaults suit IDs of high cardinality."""
 
-    num_embeddings: PositiveInt = Field(description="Rows of the table.")
+    num_embeddings: RowCount = Field(description="Rows of the table.")
     embedding_dim: PositiveInt = Field(description="Width of a row; a multiple of 4.", multiple_of=4)
     pooling: Literal["sum", "mean"] = Field(default="sum", description="How the rows of an ID list become one.")
     data_type: Literal["fp32", "fp16"] = Field(default="fp32", description="fp16 halves the memory of the weights.")

@@ -6,10 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+# Upper bounds are what the machines hold: a slip of the keyboard is named with its key, and no overflow in a library.
+PositiveInt = Annotated[int, Field(gt=0, le=2**31 - 1)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+RowCount = Annotated[int, Field(gt=0, le=2**48)]  # of a table or of a data set
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+PositiveFloat = Annotated[float, Field(gt=0, le=3.4e38)]  # in 32 bits
+NonNegativeFloat = Annotated[float, Field(ge=0, le=3.4e38)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Layers = tuple[PositiveInt, ...]
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seconds, Section, Seed
 
 
 class DenseOptimizer(Section):
@@ -39,7 +39,7 @@ class TrainingConfig(Section):
     run_dir: str = Field(description="Everything that the run writes.")
     epochs: PositiveInt = Field(default=1, description="Passes over the training part.")
     max_steps: PositiveInt | None = Field(default=None, description="Stop after so many steps, whatever `epochs` says.")
-    seed: NonNegativeInt = Field(default=0, description="Of initial weights, sample order and dropout.")
+    seed: Seed = Field(default=0, description="Of initial weights, sample order and dropout.")
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     sparse_optimizer: SparseOptimizer = SparseOptimizer()
     warmup_steps: NonNegativeInt = Field(
@@ -115,6 +115,6 @@ class LaunchConfig(Section):
         default=None, description="Ray cluster; none: RAY_ADDRESS, a running one, or a new local one."
     )
     max_failures: int = Field(default=8, ge=-1, description="Failures that the run survives; -1: any number.")
-    timeout_s: PositiveFloat = Field(
+    timeout_s: Seconds = Field(
         default=600, description="Seconds after which a stuck collective fails the worker group."
     )

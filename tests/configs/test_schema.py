@@ -1,9 +1,15 @@
 """What the schema accepts, and that its defaults are its own examples."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from configs.errors import UserError
+from configs.load import load_config
 from configs.schema import Config, DenseFeature, Section, SparseFeature, TableConfig, TrainingConfig
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 
 
 def test_a_feature_with_a_table_is_sparse() -> None:
@@ -30,11 +36,27 @@ def test_a_feature_with_a_table_is_sparse() -> None:
         {"warmup_steps": float("nan")},
         {"precision": "fp8"},
         {"unknown": 1},
+        {"seed": 2**63},
+        {"max_steps": 10**23},
+        {"clip_gradient_norm": 1e300},
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrainingConfig.model_validate({"run_dir": "r", **values})
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tables.user.num_embeddings=99999999999999999999",
+        "data.read_timeout_s=1e300",
+        "features.recent_items.max_length=1e10",
+    ],
+)
+def test_numbers_that_no_machine_holds_are_refused_with_their_key(override: str) -> None:
+    with pytest.raises(UserError, match=f"{override.partition('=')[0]} = .*: must be less than or equal to"):
+        load_config(QUICKSTART, [override])
 
 
 def test_truth_values_and_whole_numbers_are_read() -> None:
