@@ -1,4 +1,7 @@
-"""Bags of IDs into TorchRec's KeyedJaggedTensor: the one form in which they reach the tables."""
+"""Bags of IDs into TorchRec's KeyedJaggedTensor, the one form in which they reach the tables.
+
+The reader, which gathers bags from many row groups, makes its own.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,6 +1,6 @@
 """Puts the tables where the plan says: a module becomes torchrec's DistributedModelParallel.
 
-The plan comes from `embeddings.planning.plan`; initial weights from `embeddings.tables`, afterwards.
+The plan comes from `embeddings.planning.planner`; initial weights from `embeddings.tables`, afterwards.
 """
 
 from typing import cast

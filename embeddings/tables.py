@@ -1,7 +1,7 @@
 """The embedding tables of a run: one EmbeddingBagCollection on the meta device, and its initial weights.
 
 Initial weights are a pure function of (seed, table, row, column): the same whatever the number of workers, the
-sharding or the device. `embeddings.planning.plan` decides where the tables live, `embeddings.sharding` puts them there.
+sharding or the device. `embeddings.planning` decides where the tables live, `embeddings.sharding` puts them there.
 """
 
 import hashlib

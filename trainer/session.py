@@ -27,6 +27,7 @@ from trainer.run.following import Following
 from trainer.run.manifests import read_manifest
 from trainer.run.plans import keep_plan, read_pins
 from trainer.run.position import Position
+from trainer.run.processor import bf16_warning
 from trainer.run.run_directory import RunDirectory
 from trainer.run.saved_names import is_in_tables
 from trainer.run.skipped import SkippedRowGroups
@@ -104,6 +105,8 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
             reader.manifest.rows, len(reader.manifest.files), reader.steps_per_epoch, _dense_parameters(built)
         )
         report.line(start_up_page(config, run, worker, built.plan, sizes, start if newest else None))
+        if warning := bf16_warning(config.training.precision, device.type):
+            report.line(warning)
         report.texts(config, built.plan)
         yield Session(
             config=config,

@@ -22,7 +22,6 @@ class TableShard:
     rows: int
     columns: int
     fast_bytes: int  # of GPU memory, or of the host's on CPU: weights, optimizer state, estimated buffers of a step
-    host_bytes: int  # of the host's memory beside a GPU: what lies behind a cache
     work_ms: float  # the planner's estimate of its time in a step; only ratios mean much
 
 

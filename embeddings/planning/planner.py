@@ -188,5 +188,4 @@ def _shard(problem: _Problem, option: ShardingOption, shard: Shard) -> TableShar
     fast = shard.storage.hbm if on_gpu else shard.storage.ddr
     if option.compute_kernel != _CACHED:  # torchrec counts fp16 and data-parallel tables short
         fast = max(fast, table_bytes(problem.config, option.name, rows, columns))
-    host = shard.storage.ddr if on_gpu else 0
-    return TableShard(shard.rank, row, column, rows, columns, fast, host, shard.perf.total)
+    return TableShard(shard.rank, row, column, rows, columns, fast, shard.perf.total)

@@ -1,6 +1,6 @@
 """The cluster as the sharding planner sees it: workers, hosts, memory and bandwidths.
 
-Memory is measured, or taken from `launch.memory_gib`. Which table goes where is decided in `embeddings.planning.plan`.
+Memory is measured, or taken from `launch.memory_gib`. `embeddings.planning.planner` decides which table goes where.
 """
 
 from collections.abc import Sequence
