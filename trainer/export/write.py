@@ -26,6 +26,7 @@ from models.build import top_of
 from models.criterion import Criterion
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Checkpoint
+from trainer.data.dataset.schema_text import schema_to_text
 from trainer.export import program as export_program
 from trainer.export.parity import check_parity, generate_columns
 from trainer.export.weights import MappedWeights, table_groups
@@ -34,7 +35,7 @@ from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
 from trainer.serving.bundle import Bundle
-from trainer.serving.columns import encode_schema
+from trainer.serving.columns import widest
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import this_platform
 from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Source, write_signature
@@ -87,7 +88,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         features=_copy_vocabularies(config.features, folder),
         tables={name: config.tables[name] for name in mapped.tables},
         columns={} if schema is None else {field.name: str(field.type) for field in schema},
-        arrow_schema=None if schema is None else encode_schema(schema),
+        arrow_schema=None if schema is None else schema_to_text(schema),
         dense_width=sum(feature.width for feature in config.dense_features.values()),
         groups=tuple(groups),
         weights=tuple(mapped.weights),
@@ -121,12 +122,12 @@ def _load_top(top: nn.Module, weights: Mapping[str, Tensor], checkpoint: Checkpo
 
 
 def _input_schema(run: RunDirectory, config: Config) -> pa.Schema | None:
-    """The columns that features read, as the training part has them; None for a run that has seen no data."""
+    """The columns that features read, each of the widest type that a training file has; None without a manifest."""
     manifest = read_manifest(run, config.data.train)
     if manifest is None or not manifest.schemas:
         return None
     names = FeatureTransforms(config.features, config.tables).columns
-    return pa.schema([manifest.schemas[0].field(name) for name in names])
+    return pa.schema([(name, widest([schema.field(name).type for schema in manifest.schemas])) for name in names])
 
 
 def _write_programs(folder: Path, config: Config, top: nn.Module, mapped: MappedWeights) -> str | None:

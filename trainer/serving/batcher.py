@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.serving.bundle import Bundle
-from trainer.serving.columns import table_of
+from trainer.serving.rows import table_of
 
 Rows = Sequence[dict[str, Any]]
 Predictions = npt.NDArray[np.float32]
@@ -82,7 +82,7 @@ def score(bundle: Bundle, requests: Sequence[Rows]) -> list[Predictions | Except
     """Predictions of each request, scored together; with a mistake among them, each alone, so that it hits its own."""
     try:
         rows = [row for request in requests for row in request]
-        predictions = bundle.predict(table_of(rows, bundle.transforms.columns, bundle.schema), "request")
+        predictions = bundle.predict(table_of(rows, bundle.transforms.columns, bundle.id_columns), "request")
     except Exception as error:
         if len(requests) == 1:
             return [error]

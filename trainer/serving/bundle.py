@@ -14,10 +14,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.schema import Feature, SparseFeature
+from configs.schema import Feature
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from embeddings.features.files import files_of, with_files
-from trainer.serving.columns import check_ids, decode_schema
+from trainer.data.dataset.schema_text import schema_from_text
+from trainer.serving.columns import AsTrained
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import Program, load_compiled, load_exported, why_not_here
 from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Weight, read_signature
@@ -42,29 +43,53 @@ class Bundle:
         self.signature: Signature = read_signature(self.folder)
         self.tasks = self.signature.tasks
         self.transforms = FeatureTransforms(_with_own_files(self.signature, self.folder), self.signature.tables)
-        self.schema = decode_schema(self.signature.arrow_schema) if self.signature.arrow_schema else None
-        features = self.signature.features.items()
-        self._id_columns = [f.column or name for name, f in features if isinstance(f, SparseFeature)]
+        trained = schema_from_text(self.signature.arrow_schema) if self.signature.arrow_schema else None
+        self._as_trained = AsTrained(self.signature.features, trained)
         self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
         self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
 
-    def predict(self, table: pa.Table, where: str = "rows") -> npt.NDArray[np.float32]:
+    @property
+    def id_columns(self) -> frozenset[str]:
+        """The raw columns that hold IDs."""
+        return self._as_trained.id_columns
+
+    def predict(self, table: pa.Table, where: str = "rows", first_row: int = 0) -> npt.NDArray[np.float32]:
         """Predictions [R, T] of raw rows.
 
         Args:
-            table: R rows with at least the columns `self.transforms.columns`, types as in training.
+            table: R rows with at least the columns `self.transforms.columns`.
             where: the rows' origin, for error messages.
+            first_row: place there of the table's first row.
 
         Raises:
-            UserError: a column is missing, holds what cannot be used, or IDs of another kind than in training.
+            UserError: a column is missing, holds what cannot be used, or values of another kind than in training; or
+                a prediction is no finite number.
         """
-        if self.schema is not None:
-            check_ids(table.schema, self.schema, self._id_columns, where)
+        table = self._needed(table, where)
         parts = [
-            self.score(self.transforms(table.slice(start, _ROWS_A_CALL), where))
+            self._predict(table.slice(start, _ROWS_A_CALL), where, first_row + start)
             for start in range(0, table.num_rows, _ROWS_A_CALL)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.tasks)), np.float32)
+
+    def _needed(self, table: pa.Table, where: str) -> pa.Table:
+        """The columns that features read, if they are all there: the transforms say which one is not."""
+        names = table.column_names
+        for column in self.transforms.columns:
+            if names.count(column) > 1:
+                raise UserError(f"{where}: there are {names.count(column)} columns {column!r}\nKeep one of them.")
+        return table.select(self.transforms.columns) if set(self.transforms.columns) <= set(names) else table
+
+    def _predict(self, table: pa.Table, where: str, first_row: int) -> npt.NDArray[np.float32]:
+        converted = self._as_trained(table, where, first_row)
+        predictions = self.score(self.transforms(converted, where, first_row))
+        if not np.isfinite(predictions).all():
+            row, task = np.argwhere(~np.isfinite(predictions))[0]
+            raise UserError(
+                f"{where}, row {first_row + row}: the prediction of {self.tasks[task]!r} is {predictions[row, task]}\n"
+                "A number of the row lies far beyond those of training, or the model has diverged."
+            )
+        return predictions
 
     def score(self, columns: Columns) -> npt.NDArray[np.float32]:
         """Predictions [B, T] of B transformed rows. Raises ValueError when they do not fit the bundle."""

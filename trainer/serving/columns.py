@@ -1,70 +1,152 @@
-"""The raw columns that a bundle expects, with the types that they had in training.
+"""The one conversion from raw columns to what training had, for every way that rows come to a bundle.
 
-5 and "5" are different IDs: a column of another kind would meet other rows of its table, without any error. So kinds
-are compared, and rows that come as JSON are read as the types of training.
+5 and "5" are different IDs, and 7.5 is none where training had integers: such a column would meet other rows of its
+table, without any error. So columns are compared with those of training by what their values are, and numbers take
+the type of training. Files and requests both go through here, so they get the same answer for the same row. JSON into
+columns is for `trainer.serving.rows`, what the values mean for `embeddings.features`.
 """
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
 from configs.errors import UserError
-from embeddings.features.arrow import id_kind, is_list
+from configs.schema import Feature, SparseFeature
+from embeddings.features.arrow import flatten, floats, id_kind, is_list, one_each, single_array, valid_mask
+from embeddings.features.places import Origin, row_of
+
+_WHOLE_UP_TO = {pa.float16(): 2**11, pa.float32(): 2**24}  # beyond, unequal integers are equal floats
 
 
-def encode_schema(schema: pa.Schema) -> str:
-    """A schema as text, for signature.json."""
-    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
+def element_type(kind: pa.DataType) -> pa.DataType:
+    """The type of single values: without lists, dictionaries and extensions around it."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return element_type(kind.storage_type)
+    return element_type(kind.value_type) if is_list(kind) or pt.is_dictionary(kind) else kind
 
 
-def decode_schema(text: str) -> pa.Schema:
-    """The inverse of `encode_schema`."""
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+def widest(types: Sequence[pa.DataType]) -> pa.DataType:
+    """Of the types that files have for one column, the one that holds what the others do; nulls alone hold nothing."""
+    known = [kind for kind in types if not pt.is_null(element_type(kind))]
+    return max(known or types, key=lambda kind: _bits(element_type(kind)))
 
 
-def check_ids(schema: pa.Schema, trained: pa.Schema, columns: Iterable[str], where: str) -> None:
-    """Compares the kinds of ID columns with training's.
+def _bits(kind: pa.DataType) -> int:
+    return kind.bit_width if _is_number(kind) else 0
 
-    Raises:
-        UserError: one differs.
+
+class AsTrained:
+    """Tables of raw columns -> the same with values of the kinds, and floats of the types, that training had.
+
+    Args:
+        features: of the bundle.
+        trained: the raw columns in training; None if nobody knows. A column that it lacks, or that never had a value,
+            is left as it comes.
     """
-    for column in columns:
-        if column not in schema.names or column not in trained.names:
-            continue
-        found, expected = id_kind(schema.field(column).type), id_kind(trained.field(column).type)
-        if found != expected and "nothing" not in (found, expected):
+
+    def __init__(self, features: Mapping[str, Feature], trained: pa.Schema | None) -> None:
+        self._ids = {f.column or name for name, f in features.items() if isinstance(f, SparseFeature)}
+        self._types = {field.name: element_type(field.type) for field in trained or []}
+
+    @property
+    def id_columns(self) -> frozenset[str]:
+        """The columns that hold IDs."""
+        return frozenset(self._ids)
+
+    def __call__(self, table: pa.Table, where: str, first_row: int = 0) -> pa.Table:
+        """Converts the columns of `table` that training had; others stay as they are.
+
+        Args:
+            where: the rows' origin, for error messages.
+            first_row: place there of the table's first row.
+
+        Raises:
+            UserError: a column, or a value in one, is of another kind than in training.
+        """
+        origin = Origin(where, first_row)
+        for place, name in enumerate(table.column_names):
+            if name in self._types and not pt.is_null(self._types[name]):
+                column = _Column(name, single_array(table.column(place)), self._types[name], origin)
+                converted = column.as_ids() if name in self._ids else column.as_numbers()
+                if converted is not None:
+                    table = table.set_column(place, name, converted)
+        return table
+
+
+class _Column:
+    """One raw column beside the type of its values in training. `as_...` give None for one that may stay as it is."""
+
+    def __init__(self, name: str, array: pa.Array, trained: pa.DataType, origin: Origin) -> None:
+        self._name, self._array, self._trained = name, array, trained
+        self._origin = origin
+        self._values, self._lengths = flatten(array)
+
+    def as_ids(self) -> pa.Array | None:
+        kind, trained = id_kind(self._values.type), id_kind(self._trained)
+        if kind == "nothing":
+            return None
+        if self._values.null_count == len(self._values):
+            return self._with(pa.nulls(len(self._values)))
+        if _is_number(self._values.type) and pt.is_floating(self._trained):
+            return self._floats(is_id=True)
+        if _is_number(self._values.type) and trained == "integers":
+            return None if kind == "integers" else self._integers()
+        if kind != trained:
             raise UserError(
-                f"{where}: column {column!r} has {found}, in training it had {expected}: its IDs would meet rows of "
-                f"others\nCast it to {trained.field(column).type}."
+                f"{self._origin.column(self._name)} has {kind}, in training it had {trained}: its IDs would meet "
+                f"rows of others\nCast it to {self._trained}."
             )
-
-
-def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], trained: pa.Schema | None) -> pa.Table:
-    """Rows as dicts, such as JSON gives, as a table of `columns`; other keys are ignored.
-
-    Raises:
-        UserError: a row lacks a column, or holds what its type cannot take. A missing value is null.
-    """
-    arrays = []
-    for column in columns:
-        for number, row in enumerate(rows):
-            if column not in row:
-                raise UserError(f"row {number} has no {column!r}\nSend null for a missing value.")
-        kind = trained.field(column).type if trained is not None and column in trained.names else None
-        try:
-            arrays.append(pa.array([row[column] for row in rows], _plain(kind)))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-            raise UserError(f"{column!r}: {error}\nSend what the column holds in training: {kind}.") from None
-    return pa.table(arrays, names=list(columns))
-
-
-def _plain(kind: pa.DataType | None) -> pa.DataType | None:
-    """Without dictionaries, which Python values cannot be read into; None, a guess, where training saw nulls only."""
-    if kind is None or id_kind(kind) == "nothing":
         return None
-    if pt.is_dictionary(kind):
-        return kind.value_type
-    return pa.list_(_plain(kind.value_type)) if is_list(kind) else kind
+
+    def as_numbers(self) -> pa.Array | None:
+        """Numbers beside IDs, and weights. Integers of training may be fractions here: nothing is looked up by them."""
+        if self._values.null_count == len(self._values):
+            return self._with(pa.nulls(len(self._values)))
+        is_float = _is_number(self._values.type) and pt.is_floating(self._trained)
+        return self._floats(is_id=False) if is_float else None
+
+    def _floats(self, *, is_id: bool) -> pa.Array | None:
+        values = self._values
+        if pt.is_decimal(values.type):
+            values = pa.array(self._filled(), mask=~valid_mask(values))
+        if is_id and pt.is_floating(values.type) and np.isnan(self._filled()).any():
+            self._refuse_value(np.isnan(self._filled()))
+        if values.type == self._trained:
+            return None if values is self._values else self._with(values)
+        return self._with(values.cast(self._trained, safe=False))
+
+    def _integers(self) -> pa.Array:
+        """Whole numbers in a column of floats or decimals, as of a program that has floats alone."""
+        numbers = self._filled()
+        with np.errstate(invalid="ignore"):
+            is_whole = (np.floor(numbers) == numbers) & (np.abs(numbers) <= _WHOLE_UP_TO.get(self._values.type, 2**53))
+        if not is_whole.all():
+            self._refuse_value(~is_whole)
+        return self._with(pa.array(numbers.astype(np.int64), mask=~valid_mask(self._values)))
+
+    def _filled(self) -> npt.NDArray:
+        """The values as floats, 0 for null."""
+        return floats(self._values, 0.0, self._origin.column(self._name))
+
+    def _refuse_value(self, is_wrong: npt.NDArray[np.bool_]) -> None:
+        place = int(np.argmax(is_wrong))
+        cell = self._origin.cell(row_of(place, self._lengths), self._name)
+        what = "integers" if id_kind(self._trained) == "integers" else str(self._trained)
+        raise UserError(
+            f"{cell} holds {self._values[place]}, in training it had {what}: this is none of its IDs\n"
+            "Write null for a missing ID."
+        )
+
+    def _with(self, values: pa.Array) -> pa.Array:
+        """The column with other values in the same places."""
+        if one_each(self._lengths):
+            return values
+        offsets = np.concatenate(([0], np.cumsum(self._lengths, dtype=np.int64)))
+        return pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~valid_mask(self._array)))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_floating(kind) or pt.is_decimal(kind)

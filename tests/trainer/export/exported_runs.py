@@ -53,8 +53,15 @@ def rows(count: int) -> pa.Table:
     )
 
 
-def make_run(folder: Path, features: dict | None = None, tasks: dict | None = None, top: str = "mmoe") -> Config:
-    """A run in `folder`/run that was saved at step 7, and data in `folder`/data."""
+def make_run(
+    folder: Path,
+    features: dict | None = None,
+    tasks: dict | None = None,
+    top: str = "mmoe",
+    data: pa.Table | None = None,
+) -> Config:
+    """A run in `folder`/run that was saved at step 7, and data in `folder`/data: `rows`, if none is given."""
+    data = rows(300) if data is None else data
     (folder / "tags.txt").write_text("a\nb\nc\n")
     features = {name: dict(f) for name, f in (SPARSE | DENSE if features is None else features).items()}
     if "tag" in features:
@@ -70,10 +77,10 @@ def make_run(folder: Path, features: dict | None = None, tasks: dict | None = No
         }
     )
     (folder / "data" / "validation").mkdir(parents=True)
-    pq.write_table(rows(300), folder / "data" / "validation" / "part-0.parquet")
+    pq.write_table(data, folder / "data" / "validation" / "part-0.parquet")
     (folder / "run").mkdir()
     (folder / "run" / "config.yaml").write_text(dump_config(config))
-    keep_manifest(RunDirectory(folder / "run"), "train", Manifest(str(folder / "data"), (), (rows(10).schema,)))
+    keep_manifest(RunDirectory(folder / "run"), "train", Manifest(str(folder / "data"), (), (data.schema,)))
     save(config)
     return config
 

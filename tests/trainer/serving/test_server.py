@@ -89,8 +89,16 @@ def test_no_rows(url):
         ([], "the body has no list of rows"),
         ({"rows": [1]}, "the body has no list of rows"),
         ({"rows": [{}]}, "row 0 has no 'liked'"),
-        ({"rows": [{**json_rows(1)[0], "user": 5}]}, "'user': "),
-        ({"rows": [{**json_rows(1)[0], "liked": ["a"]}]}, "'liked': "),
+        ({"rows": [{**json_rows(1)[0], "user": 5}]}, "column 'user' has integers, in training it had text"),
+        ({"rows": [{**json_rows(1)[0], "liked": ["a"]}]}, "column 'liked' has text"),
+        (
+            {"rows": [{**json_rows(1)[0], "liked": [1, 7.5]}]},
+            "row 0: column 'liked' holds 7.5, in training it had integers",
+        ),
+        ({"rows": [{**json_rows(1)[0], "liked": [[1]]}]}, "row 0: 'liked' holds a list in a list"),
+        ({"rows": [{**json_rows(1)[0], "price": float("nan")}]}, "row 0: column 'price' is nan"),
+        ({"rows": [{**json_rows(1)[0], "price": 10**400}]}, "row 0: column 'price' is inf"),
+        ({"rows": [{**json_rows(1)[0], "user": "\ud83d"}]}, "row 0: 'user' holds '\\ud83d', which is no Unicode text"),
         ({"rows": [{**json_rows(1)[0], "item": [500], "item_weight": [1.0]}]}, "has ID 500, outside table 'item'"),
     ],
 )
