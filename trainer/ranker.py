@@ -65,7 +65,8 @@ class Ranker(nn.Module):
         self.join = JoinInputs(features)
         self.top = top
         self.objective = objective
-        assert {TABLES, TOP, OBJECTIVE} <= self._modules.keys(), "checkpoints name their tensors after these attributes"
+        named = all(hasattr(self, name) for name in (TABLES, TOP, OBJECTIVE))  # no module where there are no tables
+        assert named, "checkpoints name their tensors after these attributes"
         self._row_keys = share_row_keys(top)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:
