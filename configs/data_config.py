@@ -78,10 +78,10 @@ class DataConfig(Section):
     )
     on_error: Literal["fail", "quarantine"] = Field(
         default="fail",
-        description="A row group that cannot be read: fail stops all ranks with one message; quarantine trains on, its "
+        description="A row group that cannot be read: fail stops all ranks with one message; quarantine skips it, its "
         "rows with weight zero.",
     )
-    max_quarantined_fraction: Fraction = Field(default=0.01, description="Share of the rows that quarantine may drop.")
+    max_quarantined_fraction: Fraction = Field(default=0.01, description="Share of the rows that quarantine may skip.")
     generate: GenerateConfig | None = Field(
         default=None, description="Write synthetic data when `root` does not exist."
     )

@@ -77,7 +77,7 @@ def _skipped_rows(reader: Reader, data: DataConfig, device: torch.device) -> int
     """
     if data.on_error == "fail":
         return None
-    rows = int(sum_over_ranks(torch.tensor(reader.rows_left_out, device=device)))
+    rows = int(sum_over_ranks(torch.tensor(reader.skipped_rows, device=device)))
     limit, there = data.max_quarantined_fraction, reader.manifest.rows
     if rows > limit * there:
         raise DataError(

@@ -51,7 +51,7 @@ def fails_on_both_ranks(config: Config, message: str) -> None:
         assert message in (run_dir / f"logs/latest/rank_{rank}.log").read_text()
 
 
-def test_what_two_ranks_leave_out_counts_together(data: Path, tmp_path: Path) -> None:
+def test_what_two_ranks_skip_counts_together(data: Path, tmp_path: Path) -> None:
     first, second, *_ = training_files(data)
     damage(first, 0)  # in lane 0, of rank 0
     damage(second, 0)  # in lane 1, of rank 1
@@ -61,7 +61,7 @@ def test_what_two_ranks_leave_out_counts_together(data: Path, tmp_path: Path) ->
     assert train[-1]["data/quarantined_rows"] == 2000
     assert sum(line["rows/click"] for line in train) < 10 * 512
     for rank in range(2):
-        assert (tmp_path / f"run/logs/latest/rank_{rank}.log").read_text().count("left out: ") >= 1
+        assert (tmp_path / f"run/logs/latest/rank_{rank}.log").read_text().count("skipped: ") >= 1
     fails_on_both_ranks(
         config(data, tmp_path / "strict", "data.max_quarantined_fraction=0.08"),
         "2,000 of 20,000 rows cannot be read, more than data.max_quarantined_fraction=0.08",

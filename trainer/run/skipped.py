@@ -57,4 +57,4 @@ class SkippedRowGroups:
         self.entries = [known[key] for key in sorted(known)]
         if self._ranks.rank == 0:
             write_json(self._run.quarantined, self.state[_SAVED_AS])
-        reader.leave_out(list(found.values()))
+        reader.skip(list(found.values()))

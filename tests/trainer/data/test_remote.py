@@ -112,7 +112,7 @@ def test_an_outage_is_waited_out_while_the_manifest_is_built(store: ObjectStore,
 
 @pytest.mark.parametrize("on_error", ["fail", "quarantine"])
 def test_a_long_outage_is_nobodys_mistake(store: ObjectStore, manifest: Manifest, on_error: str) -> None:
-    """The worker group starts again; no row is left out for good."""
+    """The worker group starts again; no row is skipped for good."""
     store.is_down = True
     reader, started = rows.reader(manifest, config(read_timeout_s=6, on_error=on_error)), time.monotonic()
     with pytest.raises(StorageUnavailable, match=r"503.*\nThe storage does not answer"):

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 import pyarrow.fs as fs
@@ -102,18 +103,30 @@ class _Folders:
         self._seen.setdefault(_identity(os.stat(self._at(top))), top)
         while waiting:
             folder = waiting.pop()
-            with os.scandir(self._at(folder)) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    self._found.names.append(path)
-                    if is_hidden(entry.name):
-                        self._found.skipped.append(Skipped(path, "hidden"))
-                    elif entry.is_symlink():
-                        self._links.append(path)
-                    elif not entry.is_dir():
-                        self._file(path, entry.stat())
-                    elif self._is_new(path, entry.stat()):
-                        waiting.append(path)
+            try:
+                entries = sorted(os.scandir(self._at(folder)), key=lambda entry: entry.name)
+            except FileNotFoundError:
+                if not folder:
+                    raise
+                continue  # deleted or renamed meanwhile, as what writes to a data set does
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if self._meet(path, entry):
+                    waiting.append(path)
+
+    def _meet(self, path: str, entry: os.DirEntry[str]) -> bool:
+        """Sorts an entry in; whether it is a folder to open."""
+        self._found.names.append(path)
+        if is_hidden(entry.name):
+            self._found.skipped.append(Skipped(path, "hidden"))
+        elif entry.is_symlink():
+            self._links.append(path)
+        else:
+            with suppress(FileNotFoundError):
+                if entry.is_dir():
+                    return self._is_new(path, entry.stat())
+                self._file(path, entry.stat())
+        return False
 
     def _link(self, path: str) -> None:
         try:

@@ -1,7 +1,7 @@
 """Gathers the rows of a chunk into its batches, in one piece of recycled memory: a batch is a view of it.
 
 The work goes lane by lane and feature by feature, so that a window's column stays in the cache while it is permuted
-and dealt out to the batches. Which rows those are is planned in `trainer.data.reading.chunks`.
+and dealt out to the batches. Which rows those are is in `trainer.data.reading.chunks`.
 
 S steps, B rows of a batch on this rank, F sparse features, N IDs, D dense width, T tasks; R rows of a lane.
 """

@@ -57,11 +57,11 @@ class Chunk:
     @cached_property
     def row_groups(self) -> tuple[int, ...]:
         """The row groups that hold the rows, in the order of their first use."""
-        runs = (run.row_group for picks in self.picks for pick in picks for run in pick.runs)
-        return tuple(dict.fromkeys(runs))
+        used = (part.row_group for picks in self.picks for pick in picks for part in pick.ranges)
+        return tuple(dict.fromkeys(used))
 
 
-def plan(order: Order, layout: Layout, epoch: int, step: int) -> Iterator[Chunk]:
+def chunks(order: Order, layout: Layout, epoch: int, step: int) -> Iterator[Chunk]:
     """The chunks from `step` to the end of an epoch: the steps of a window, and those that need two windows."""
     for stretch in order.stretches(step, order.window or _ORDERED_ROWS):
         count = stretch.steps * order.lane_batch_size

@@ -43,8 +43,8 @@ class Decoder:
         self._verify = data.verify_checksums
         self._tasks = len(tasks)
         self._group_column = group_column
-        groups = [group_column] if group_column else []
-        self._columns = list(dict.fromkeys((*features.columns, *self._targets.columns, *groups)))
+        of_groups = [group_column] if group_column else []
+        self._columns = list(dict.fromkeys((*features.columns, *self._targets.columns, *of_groups)))
         self._footers: dict[str, tuple[object, pq.FileMetaData]] = {}
         self._lock = threading.Lock()
 
@@ -55,8 +55,8 @@ class Decoder:
 
     def where(self, number: int) -> str:
         """A row group's name in messages."""
-        group = self.manifest.row_groups[number]
-        return f"{file_url(self.manifest.root, group.file.path)}, row group {group.place}"
+        row_group = self.manifest.row_groups[number]
+        return f"{file_url(self.manifest.root, row_group.file.path)}, row group {row_group.place}"
 
     def __call__(self, number: int) -> Block:
         """The rows of row group `number` of the manifest.
@@ -66,8 +66,8 @@ class Decoder:
             StorageUnavailable: its storage does not answer.
             UserError: a value or a type cannot be trained.
         """
-        group, where = self.manifest.row_groups[number], self.where(number)
-        table = self._read(group, where)
+        row_group, where = self.manifest.row_groups[number], self.where(number)
+        table = self._read(row_group, where)
         labels, weights = self._targets(table, where)
         groups = group_ids(table, self._group_column, where) if self._group_column else None
         return Block.of(self._features(table, where), self._features.sparse_names, labels, weights, groups)
@@ -78,39 +78,39 @@ class Decoder:
         grouped = self._group_column is not None
         return Block.empty(rows, len(self._features.sparse_names), self._features.dense_width, self._tasks, grouped)
 
-    def _read(self, group: RowGroup, where: str) -> pa.Table:
+    def _read(self, row_group: RowGroup, where: str) -> pa.Table:
         try:
-            with self._source.open(group.file.path) as file:
+            with self._source.open(row_group.file.path) as file:
                 parquet = pq.ParquetFile(
                     file,
-                    metadata=self._footer(group, file),
+                    metadata=self._footer(row_group, file),
                     page_checksum_verification=self._verify,
                     pre_buffer=True,  # adjacent columns in one request
                 )
                 # One batch of all rows takes 2% less time than read_row_group.
-                every, row_groups = max(1, group.rows), [group.place]
-                read = parquet.iter_batches(every, row_groups=row_groups, columns=self._columns, use_threads=False)
+                every, places = max(1, row_group.rows), [row_group.place]
+                read = parquet.iter_batches(every, row_groups=places, columns=self._columns, use_threads=False)
                 batches = list(read)
                 table = pa.Table.from_batches(batches, None if batches else parquet.schema_arrow)
         except DataError:
             raise
         except (OSError, pa.ArrowException) as error:
-            raise unreadable(where, error, "Restore the file, or let data.on_error=quarantine leave it out.") from error
-        schema = self.manifest.schemas[group.file.schema]
-        table = add_path_columns(table, group.file.folder, self._columns, schema, where)
+            raise unreadable(where, error, "Restore the file, or let data.on_error=quarantine skip it.") from error
+        schema = self.manifest.schemas[row_group.file.schema]
+        table = add_path_columns(table, row_group.file.folder, self._columns, schema, where)
         present = set(table.column_names)
         missing = [column for column in self._columns if column not in present]
         if missing:
             raise DataError(
                 f"{where}: there is no column {missing[0]!r}\nThere are: {', '.join(parquet.schema_arrow.names)}."
             )
-        if table.num_rows != group.rows:
-            raise DataError(f"{where} has {table.num_rows} rows, not {group.rows}\nRestore the file.")
+        if table.num_rows != row_group.rows:
+            raise DataError(f"{where} has {table.num_rows} rows, not {row_group.rows}\nRestore the file.")
         return table
 
-    def _footer(self, group: RowGroup, file: pa.NativeFile) -> pq.FileMetaData:
+    def _footer(self, row_group: RowGroup, file: pa.NativeFile) -> pq.FileMetaData:
         """The file's metadata, after a look whether it is still the file of the manifest."""
-        expected, stamp = group.file, self._source.stamp(group.file.path, file)
+        expected, stamp = row_group.file, self._source.stamp(row_group.file.path, file)
         with self._lock:
             known = self._footers.get(expected.path)
         if known and known[0] == stamp:

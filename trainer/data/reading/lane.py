@@ -29,7 +29,7 @@ class LaneRows:
 
     def __init__(self, picks: Sequence[Pick], block: Callable[[int], Block]) -> None:
         """Finds the rows of `picks` in their row groups' blocks."""
-        self._parts = [block(run.row_group).narrow(run.start, run.stop) for pick in picks for run in pick.runs]
+        self._parts = [block(part.row_group).narrow(part.start, part.stop) for pick in picks for part in pick.ranges]
         self._index = _joined_index(picks)
         self.rows = sum(len(part) for part in self._parts) if self._index is None else len(self._index)
         self._lengths: dict[int, Lengths] = {}  # of ragged features, before the permutation
@@ -82,7 +82,7 @@ def _joined_index(picks: Sequence[Pick]) -> Indices | None:
     for pick in picks:
         assert pick.index is not None, "all picks of a lane have an index, or none"
         parts.append(pick.index + start if start else pick.index)
-        start += sum(run.stop - run.start for run in pick.runs)
+        start += sum(part.stop - part.start for part in pick.ranges)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -23,7 +23,7 @@ Indices = npt.NDArray[np.int64]
 _ROW_GROUPS, _ROWS = 0, 1  # what a stream of random numbers permutes
 
 
-class Run(NamedTuple):
+class RowRange(NamedTuple):
     """Rows [start, stop) of a row group, numbered as in the manifest."""
 
     row_group: int
@@ -32,9 +32,9 @@ class Run(NamedTuple):
 
 
 class Pick(NamedTuple):
-    """Rows in the order of training: `index` [N] points into the rows of `runs` laid end to end; None takes all."""
+    """Rows in the order of training: `index` [N] points into the rows of `ranges` laid end to end; None takes all."""
 
-    runs: tuple[Run, ...]
+    ranges: tuple[RowRange, ...]
     index: Indices | None
 
 
@@ -129,14 +129,14 @@ class Order:
             return []
         row_groups, ends = _layout(self, epoch, segment)
         if not self.window:
-            return [Pick(_runs(row_groups, ends, start, stop), None)]
+            return [Pick(_ranges(row_groups, ends, start, stop), None)]
         picks = []
         for number in range((start - lane_start) // self.window, -(-(stop - lane_start) // self.window)):
             begin = lane_start + number * self.window
             end = min(begin + self.window, lane_stop)
             index = _window_permutation(end - begin, self.seed, epoch, segment, lane, number)
             part = index[max(start - begin, 0) : stop - begin]
-            picks.append(Pick(_runs(row_groups, ends, begin, end), part))
+            picks.append(Pick(_ranges(row_groups, ends, begin, end), part))
         return picks
 
     def positions(self, epoch: int, step: int) -> tuple[Indices, Indices]:
@@ -151,8 +151,8 @@ class Order:
 
 
 def _resolve(pick: Pick) -> tuple[Indices, Indices]:
-    row_groups = np.concatenate([np.full(run.stop - run.start, run.row_group, np.int64) for run in pick.runs])
-    rows = np.concatenate([np.arange(run.start, run.stop, dtype=np.int64) for run in pick.runs])
+    row_groups = np.concatenate([np.full(part.stop - part.start, part.row_group, np.int64) for part in pick.ranges])
+    rows = np.concatenate([np.arange(part.start, part.stop, dtype=np.int64) for part in pick.ranges])
     return (row_groups, rows) if pick.index is None else (row_groups[pick.index], rows[pick.index])
 
 
@@ -174,17 +174,17 @@ def _window_permutation(rows: int, seed: int, epoch: int, segment: int, lane: in
     return index
 
 
-def _runs(row_groups: Indices, ends: Indices, start: int, stop: int) -> tuple[Run, ...]:
+def _ranges(row_groups: Indices, ends: Indices, start: int, stop: int) -> tuple[RowRange, ...]:
     """The rows [start, stop) of a layout."""
-    runs = []
+    ranges = []
     for place in range(int(np.searchsorted(ends, start, "right")), len(ends)):
         begin = int(ends[place - 1]) if place else 0
         if begin >= stop:
             break
         if ends[place] > begin:
             low, high = max(start, begin), min(stop, int(ends[place]))
-            runs.append(Run(int(row_groups[place]), low - begin, high - begin))
-    return tuple(runs)
+            ranges.append(RowRange(int(row_groups[place]), low - begin, high - begin))
+    return tuple(ranges)
 
 
 def lanes_of(rank: int, world_size: int, lanes: int) -> Sequence[int]:

@@ -1,6 +1,6 @@
 """Threads that decode row groups and gather batches ahead of their use, in the order of need, within a byte budget.
 
-pyarrow and NumPy release the GIL while they work, so that threads suffice. What to read is planned by
+pyarrow and NumPy release the GIL while they work, so that threads suffice. What to read is in
 `chunks`; a row group is read by `decode`, a chunk gathered by `assemble`.
 """
 
@@ -177,7 +177,7 @@ class Prefetcher:
                     return lambda job=job: self._gather(job)
             if self._queue:
                 return self._read_task()
-            if (self._bytes >= self._budget and self._jobs) or not self._plan_one():
+            if (self._bytes >= self._budget and self._jobs) or not self._take_chunk():
                 return None
         return None
 
@@ -193,7 +193,7 @@ class Prefetcher:
         attempt = slot.attempt
         return lambda: self._read(slot, attempt)
 
-    def _plan_one(self) -> bool:
+    def _take_chunk(self) -> bool:
         chunk = None if self._exhausted else next(self._chunks, None)
         if chunk is None:
             self._exhausted = True
@@ -237,7 +237,7 @@ class Prefetcher:
         batches = self._assemble(job.chunk, blocks.__getitem__)  # pyright: ignore[reportArgumentType]
         with self._condition:
             if job is self._jobs[-1]:
-                self._plan_one()  # so that a row group that the next chunk needs too is kept
+                self._take_chunk()  # so that a row group that the next chunk needs too is kept
             job.batches = batches
             self._bytes += batches.nbytes
             for slot in job.slots:

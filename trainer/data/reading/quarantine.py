@@ -1,6 +1,6 @@
-"""Row groups that are left out because they cannot be read: their rows keep their places with weight zero.
+"""Row groups that are skipped because they cannot be read: their rows keep their places with weight zero.
 
-The list belongs to the run: it is handed to the reader of the next start, so that a replay leaves out the same rows.
+The list belongs to the run: it is handed to the reader of the next start, so that a replay skips the same rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A row group that was left out: its file below the root, its place there, its rows, and why."""
+    """A row group that was skipped: its file below the root, its place there, its rows, and why."""
 
     file: str
     row_group: int
@@ -31,14 +31,14 @@ class Quarantine:
     """What a config says about row groups that cannot be read. Safe to use from several threads.
 
     Attributes:
-        entries: what was left out so far.
+        entries: what was skipped so far.
         rows: of the data set.
     """
 
     def __init__(self, data: DataConfig, rows: int, entries: Sequence[Quarantined] = ()) -> None:
         """Args:
         rows: of the data set.
-        entries: what an earlier reader left out.
+        entries: what an earlier reader skipped.
         """
         self._is_allowed = data.on_error == "quarantine"
         self._limit = data.max_quarantined_fraction
@@ -51,26 +51,26 @@ class Quarantine:
         with self._lock:
             return list(self._entries.values())
 
-    def __contains__(self, group: RowGroup) -> bool:
-        return (group.file.path, group.place) in self._entries
+    def __contains__(self, row_group: RowGroup) -> bool:
+        return (row_group.file.path, row_group.place) in self._entries
 
-    def add(self, group: RowGroup, error: DataError | StorageUnavailable) -> None:
-        """Leaves a row group out.
+    def add(self, row_group: RowGroup, error: DataError | StorageUnavailable) -> None:
+        """Skips a row group.
 
         Raises:
-            DataError, StorageUnavailable: `error` itself where the config leaves nothing out; one of its kind that says
+            DataError, StorageUnavailable: `error` itself where the config skips nothing; one of its kind that says
                 so beyond the limit.
         """
         if not self._is_allowed:
             raise error
-        entry = Quarantined(group.file.path, group.place, group.rows, str(error).splitlines()[0])
+        entry = Quarantined(row_group.file.path, row_group.place, row_group.rows, str(error).splitlines()[0])
         with self._lock:
             self._entries[entry.file, entry.row_group] = entry
-        _log.warning("left out: %s", entry.reason)
+        _log.warning("skipped: %s", entry.reason)
         self._refuse_too_many(error)
 
-    def take_in(self, entries: Sequence[Quarantined]) -> None:
-        """Leaves out what other ranks have.
+    def add_all(self, entries: Sequence[Quarantined]) -> None:
+        """Skips what other ranks have skipped.
 
         Raises:
             DataError: together they are beyond the limit.

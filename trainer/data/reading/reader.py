@@ -17,7 +17,7 @@ from trainer.data.dataset.manifest import Manifest
 from trainer.data.reading.assemble import Batches, assemble
 from trainer.data.reading.batch import Batch
 from trainer.data.reading.buffers import Buffers
-from trainer.data.reading.chunks import Chunk, Layout, plan
+from trainer.data.reading.chunks import Chunk, Layout, chunks
 from trainer.data.reading.decode import Decoder
 from trainer.data.reading.order import Order, lanes_of
 from trainer.data.reading.prefetch import Prefetcher
@@ -35,7 +35,6 @@ class Reader:
         steps_per_epoch: the same on all ranks.
         local_batch_size: rows of every batch, padding included, the same on all ranks.
         wait_seconds: how long the consumer has waited for batches in all.
-        rows_read: rows in the batches that were given out, padding not counted.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Reader:
 
         Args:
             shuffle: False reads in the order of the files, as evaluation does, and gives rows no keys.
-            quarantined: row groups that are left out unread, as `quarantined` of an earlier reader says.
+            quarantined: row groups that are skipped unread, as `quarantined` of an earlier reader says.
             group_column: gives batches their groups.
 
         Raises:
@@ -86,7 +85,6 @@ class Reader:
         self._bytes_per_row = max(1, sum(file.bytes for file in manifest.files) // max(1, manifest.rows))
         self.local_batch_size = self._layout.local_batch_size
         self.wait_seconds = 0.0
-        self.rows_read = 0
         self._quarantine = Quarantine(data, manifest.rows, quarantined)
 
     @property
@@ -106,27 +104,27 @@ class Reader:
 
     @property
     def quarantined(self) -> list[Quarantined]:
-        """The row groups that were left out, the ones given at the start among them."""
+        """The row groups that were skipped, the ones given at the start among them."""
         return self._quarantine.entries
 
-    def leave_out(self, entries: Sequence[Quarantined]) -> None:
-        """Takes in what other ranks have left out.
+    def skip(self, entries: Sequence[Quarantined]) -> None:
+        """Takes in what other ranks have skipped.
 
         Raises:
             DataError: together it is more than data.max_quarantined_fraction.
         """
-        self._quarantine.take_in(entries)
+        self._quarantine.add_all(entries)
 
     @property
-    def rows_left_out(self) -> int:
+    def skipped_rows(self) -> int:
         """Rows that an epoch of this rank's lanes lacks, as far as is known."""
         if not self._quarantine.entries:
             return 0
-        groups = self.manifest.row_groups
+        row_groups = self.manifest.row_groups
         lanes = ((segment, lane) for segment in range(len(self._order.segments)) for lane in self._layout.lanes)
         picks = (self._order.picks(0, segment, lane, 0, self.manifest.rows) for segment, lane in lanes)
-        runs = (run for lane in picks for pick in lane for run in pick.runs)
-        return sum(run.stop - run.start for run in runs if groups[run.row_group] in self._quarantine)
+        ranges = (part for lane in picks for pick in lane for part in pick.ranges)
+        return sum(part.stop - part.start for part in ranges if row_groups[part.row_group] in self._quarantine)
 
     def batches(self, epoch: int, step: int = 0, epochs: int = 0) -> BatchIterator:
         """The batches from `step` of an epoch on, to its end, or to the end of the last of `epochs`.
@@ -147,9 +145,9 @@ class Reader:
         return BatchIterator(self, prefetcher, self._layout.names)
 
     def _chunks(self, epoch: int, step: int, epochs: int) -> Iterator[Chunk]:
-        yield from plan(self._order, self._layout, epoch, step)
+        yield from chunks(self._order, self._layout, epoch, step)
         for later in range(epoch + 1, epochs):
-            yield from plan(self._order, self._layout, later, 0)
+            yield from chunks(self._order, self._layout, later, 0)
 
     def _load(self, number: int, again: Callable[[], None]) -> Block:
         if self.manifest.row_groups[number] in self._quarantine:
@@ -166,14 +164,14 @@ class Reader:
         try:
             return read()
         except DataError as error:
-            return self._leave_out(number, error)
+            return self._skip(number, error)
 
     def _give_up(self, number: int, seconds: float) -> Block:
         remedy = "Check the file system, or raise data.read_timeout_s."
         error = StorageUnavailable(f"{self._decoder.where(number)} was not read within {seconds:g} s, twice\n{remedy}")
-        return self._leave_out(number, error)
+        return self._skip(number, error)
 
-    def _leave_out(self, number: int, error: DataError | StorageUnavailable) -> Block:
+    def _skip(self, number: int, error: DataError | StorageUnavailable) -> Block:
         self._quarantine.add(self.manifest.row_groups[number], error)
         return self._decoder.empty(number)
 
@@ -198,14 +196,12 @@ class BatchIterator(Iterator[Batch]):
     def _next_chunk(self) -> Batches:
         waited = self._prefetcher.wait_seconds
         try:
-            batches = next(self._prefetcher)
+            return next(self._prefetcher)
         except BaseException:  # the end, a mistake in the data, or Ctrl-C: nobody asks for another batch
             self._prefetcher.close()
             raise
         finally:
             self._reader.wait_seconds += self._prefetcher.wait_seconds - waited
-        self._reader.rows_read += batches.rows
-        return batches
 
     def close(self) -> None:
         """Stops the threads."""

@@ -1,4 +1,4 @@
-"""Files that break under a run: a message that names them, or their rows left out. Never wrong data."""
+"""Files that break under a run: a message that names them, or their rows skipped. Never wrong data."""
 
 import errno
 import threading

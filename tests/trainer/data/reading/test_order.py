@@ -93,7 +93,7 @@ def test_a_seek_equals_a_replay(order: Order, period: int, data: st.DataObject) 
 def flatten(picks: list) -> list[tuple[int, int]]:
     rows = []
     for pick in picks:
-        places = [(run.row_group, row) for run in pick.runs for row in range(run.start, run.stop)]
+        places = [(part.row_group, row) for part in pick.ranges for row in range(part.start, part.stop)]
         rows += places if pick.index is None else [places[i] for i in pick.index]
     return rows
 
