@@ -104,6 +104,31 @@ def test_a_page_fits_a_screen_or_two_and_has_a_drawing(name: str) -> None:
     assert "```" in text or ".svg" in text
 
 
+def test_the_readme_has_every_command() -> None:
+    defined = re.findall(r'app\.command\("(\w+)"', (ROOT / "trainer" / "cli.py").read_text(encoding="utf-8"))
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    named = {words.split()[0] for row in rows for words in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    assert defined
+    assert set(defined) <= named
+
+
+def test_the_tree_of_the_readme_is_the_tree() -> None:
+    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")
+    tree, wing = set(), ""
+    for line in rest.split("```")[1].strip().splitlines():
+        names = re.findall(r"([\w]+)/", line)
+        if not line.startswith(" "):
+            wing = names[0]
+            tree.add(wing)
+        else:
+            tree |= {
+                f"{wing}/{name}" for name in names if (ROOT / wing / name).exists() or line.startswith("  " + name)
+            }
+    assert not [folder for folder in tree if not (ROOT / folder).is_dir()]
+    there = {plate.parent.relative_to(ROOT).as_posix() for plate in PLATES}
+    assert {folder for folder in there if folder.count("/") < 2} <= tree
+
+
 PLATES = [
     file
     for wing in ("configs", "embeddings", "models", "cluster", "trainer")
