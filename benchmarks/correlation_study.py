@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.line_chart import Line, Panel, line_chart
+from configs.layout import lay_out
 from configs.schema import ModelConfig, TaskConfig
 from models.build import build_top
-from trainer.data.generators.regression import Options, targets, weight_vectors
+from trainer.data.generators.regression import Settings, targets, weight_vectors
 
 CORRELATIONS = (0.5, 0.9, 1.0)
 WIDTHS = {"shared_bottom": 126, "moe": 17, "mmoe": 16}  # of the bottom, of each of eight experts
@@ -37,23 +38,23 @@ PLOT = Path(__file__).with_name("correlation_study.svg")
 
 def build(top: str) -> torch.nn.Module:
     model = ModelConfig(top=top, num_experts=8, expert_layers=(WIDTHS[top],), tower_layers=(8,))
-    return build_top(model, TASKS, Options().dimension)
+    return build_top(model, TASKS, lay_out({}, {"x": Settings().dimension}))
 
 
 class Source:
     """Rows of one pair of tasks."""
 
     def __init__(self, correlation: float, sines: int, seed: int) -> None:
-        self._options = Options(correlation=correlation, sine_terms=sines)
+        self._settings = Settings(correlation=correlation, sine_terms=sines)
         structure = np.random.default_rng(seed)
-        self._weights = weight_vectors(self._options, structure)
-        self._phases = structure.uniform(0, 2 * np.pi, self._options.sine_terms)
+        self._weights = weight_vectors(self._settings, structure)
+        self._phases = structure.uniform(0, 2 * np.pi, self._settings.sine_terms)
         self._rows = np.random.default_rng((seed, 1))
 
     def draw(self, rows: int) -> tuple[Tensor, Tensor]:
         """x [rows, 100] and y [rows, 2]."""
-        x = self._rows.standard_normal((rows, self._options.dimension), dtype=np.float32)
-        noise = self._options.noise * self._rows.standard_normal((rows, 2))
+        x = self._rows.standard_normal((rows, self._settings.dimension), dtype=np.float32)
+        noise = self._settings.noise * self._rows.standard_normal((rows, 2))
         y = targets(x @ self._weights.T, self._phases) + noise
         return torch.from_numpy(x), torch.from_numpy(y.astype(np.float32))
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from configs.layout import lay_out
 from configs.schema import ModelConfig, TaskConfig
 from embeddings.adam import CpuAdam
 from models.batched.products import product
@@ -93,7 +94,7 @@ class BatchedMMoE(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         tasks = {f"task_{index}": TaskConfig() for index in range(size.tasks)}
-        self.top = build_top(size.model, tasks, size.input_dim)
+        self.top = build_top(size.model, tasks, lay_out({}, {"x": size.input_dim}))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.top(x)[0]

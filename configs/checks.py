@@ -1,40 +1,24 @@
 """Mistakes that no section of a config shows alone: two keys that contradict each other, a name that leads nowhere.
 
-`check` runs all checks, those of features, tables and tasks (`configs.feature_checks`) and those of the run, here. A
-check takes a `Config` that is valid section by section. What only the data can show is for its reader.
+`check` runs all checks: of choices and their settings (`configs.choice_checks`), of features, tables and tasks
+(`configs.feature_checks`), and of the run, here. A check takes a `Config` that is valid section by section. What only
+the data can show is for its reader.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from configs.choices import available, did_you_mean
+from configs.choice_checks import choices_exist, settings_are_right
 from configs.feature_checks import FEATURE_CHECKS
 from configs.fused_optimizers import missing
 from configs.schema import Config
 from configs.yaml_source import Mistake
 
 
-def check(config: Config) -> list[Mistake]:
-    """All that is wrong across the sections of `config`."""
-    return [mistake for one in (*FEATURE_CHECKS, *RUN_CHECKS) for mistake in one(config)]
-
-
-def choices_exist(config: Config) -> Iterator[Mistake]:
-    """Names of modules: a top, a loss, a transform. The modules are not imported."""
-    chosen = [(("model", "top"), "models.tops", config.model.top)]
-    chosen += [(("training", "task_balance"), "models.balance", config.training.task_balance)]
-    chosen += [(("tasks", name, "loss"), "models.losses", task.loss) for name, task in config.tasks.items()]
-    for name, task in config.tasks.items():
-        chosen += [
-            (("tasks", name, "reweight", rule), "trainer.data.columns.reweighting", rule) for rule in task.reweight
-        ]
-    for name, feature in config.sparse_features.items():
-        chosen += [(("features", name, "transform"), "embeddings.features.transforms", feature.transform)]
-    if config.data.generate:
-        chosen += [(("data", "generate", "kind"), "trainer.data.generators", config.data.generate.kind)]
-    for path, package, name in chosen:
-        if name not in (names := available(package)):
-            yield Mistake(path, f"is not in {package.replace('.', '/')}; {did_you_mean(name, names)}")
+def check(config: Config, tops: tuple[str, ...] = ()) -> list[Mistake]:
+    """All that is wrong across the sections of `config`; tops: those that a comparison puts in place of model.top."""
+    found = [mistake for one in (*FEATURE_CHECKS, *RUN_CHECKS) for mistake in one(config)]
+    return [*found, *settings_are_right(config, tops)]
 
 
 def lanes_carry_the_batch(config: Config) -> Iterator[Mistake]:

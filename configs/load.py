@@ -19,14 +19,16 @@ from configs.schema import Config
 from configs.yaml_source import Mistake, Origin, Path, Source, scalar
 
 
-def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | FilePath, overrides: Sequence[str] = (), tops: Sequence[str] = ()) -> Config:
     """The run that the file `path` describes, with `section.key=value` overrides on top.
+
+    tops: those that a comparison will put in place of `model.top`, so that settings of each of them may be there.
 
     Raises:
         UserError: every mistake of the file, its includes and the overrides, one a line.
     """
     source = read(FilePath(path), overrides)
-    config, mistakes = _validate(source)
+    config, mistakes = _validate(source, tuple(tops))
     if mistakes or config is None:
         raise UserError(_report(str(path), source, mistakes))
     return config
@@ -53,7 +55,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _validate(source: Source) -> tuple[Config | None, list[Mistake]]:
+def _validate(source: Source, tops: tuple[str, ...]) -> tuple[Config | None, list[Mistake]]:
     """The config and no mistake; or all mistakes: of the text, of the schema, and across sections."""
     mistakes = list(source.mistakes)
     values = _numbers_as_text(source)
@@ -63,7 +65,7 @@ def _validate(source: Source) -> tuple[Config | None, list[Mistake]]:
         mistakes += [found for found in from_pydantic(error) if not _follows(found, mistakes)]
         config = _mend(values)
     if config is not None:
-        mistakes += [found for found in check(config) if not _follows(found, mistakes)]
+        mistakes += [found for found in check(config, tops) if not _follows(found, mistakes)]
     return config, mistakes
 
 
@@ -84,14 +86,15 @@ def _numbers_as_text(source: Source) -> dict[str, Any]:
             origin = source.origins.get(path)
             is_written = origin is not None and scalar(origin.text or "") == item["input"] is not None
             if item["type"] in ("string_type", "value_error") and origin and is_written:
-                _container(values, path)[path[-1]] = origin.text
+                _put(values, path, origin.text)
     return values
 
 
-def _container(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    for key in path[:-1]:
-        values = values[key]
-    return values
+def _put(values: Any, path: Path, value: Any) -> None:
+    *parents, last = path
+    for key in parents:
+        values = values[int(key) if isinstance(values, list) else key]
+    values[int(last) if isinstance(values, list) else last] = value
 
 
 def _mend(values: dict[str, Any]) -> Config | None:
@@ -135,12 +138,14 @@ def _where(mistake: Mistake, source: Source) -> str:
     """`tables.user.embedding_dim = 7: `"""
     if not mistake.path:
         return ""
+    places = [path for path in mistake.also if path[-1] == mistake.path[-1] and path in source.origins]
+    path = places[0] if places and mistake.path not in source.origins else mistake.path
     value: Any = source.values
-    for key in mistake.path:
+    for key in path:
         value = value.get(key) if isinstance(value, dict) else value
     text = str(value).lower() if isinstance(value, bool) else value
     shown = f" = {text}" if isinstance(value, str | int | float) else ""
-    return f"{'.'.join(mistake.path)}{shown}: "
+    return f"{'.'.join(path)}{shown}: "
 
 
 def _origin(mistake: Mistake, source: Source) -> Origin | None:

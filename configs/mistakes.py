@@ -13,16 +13,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-from configs.choices import available, did_you_mean
+from configs.choices import available, did_you_mean, settings
 from configs.schema import Config, DenseFeature
 from configs.yaml_source import Mistake, Path
 
 _MAPPING_EXPECTED = ("dict_type", "model_type", "model_attributes_type")
 
 
-def from_pydantic(error: ValidationError) -> list[Mistake]:
-    """One mistake for each thing that pydantic found."""
-    return [_mistake(item) for item in error.errors(include_url=False)]
+def from_pydantic(error: ValidationError, prefix: Path = (), root: type[BaseModel] = Config) -> list[Mistake]:
+    """One mistake for each thing that pydantic found in values of `root`, which stand at `prefix` in the config."""
+    return [_mistake(item, prefix, root) for item in error.errors(include_url=False)]
 
 
 def key_path(loc: tuple[int | str, ...]) -> Path:
@@ -31,9 +31,9 @@ def key_path(loc: tuple[int | str, ...]) -> Path:
     return tuple(str(part) for i, part in enumerate(loc) if not (is_feature and i == 2))
 
 
-def models_at(path: Path) -> list[type[BaseModel]]:
-    """The sections of the schema that the keys of `path` belong to: two for a feature, none below `options`."""
-    kinds: list[Any] = [Config]
+def models_at(path: Path, root: type[BaseModel] = Config) -> list[type[BaseModel]]:
+    """The sections of `root` that the keys of `path` belong to: two for a feature, none below `options`."""
+    kinds: list[Any] = [root]
     for name in path:
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         values = [typing.get_args(kind)[1] for kind in kinds if typing.get_origin(kind) is dict]
@@ -54,12 +54,13 @@ def _parts(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _mistake(item: Any) -> Mistake:
-    path, kind = key_path(item["loc"]), item["type"]
+def _mistake(item: Any, prefix: Path, root: type[BaseModel]) -> Mistake:
+    inner, kind = key_path(item["loc"]), item["type"]
+    path = prefix + inner
     if kind == "missing":
         return Mistake(path, "is missing")
     if kind == "extra_forbidden":
-        return Mistake(path, _unknown_key(path))
+        return Mistake(path, _unknown_key(inner, root))
     if kind == "literal_error":
         names = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         return Mistake(path, f"is none of {', '.join(names)}{_suggestion(path, item['input'], names)}")
@@ -69,9 +70,11 @@ def _mistake(item: Any) -> Mistake:
     return Mistake(path, message[:1].lower() + message[1:])
 
 
-def _unknown_key(path: Path) -> str:
+def _unknown_key(path: Path, root: type[BaseModel]) -> str:
     *parent, key = path
-    names = list(dict.fromkeys(name for model in models_at(tuple(parent)) for name in model.model_fields))
+    names = list(dict.fromkeys(name for model in models_at(tuple(parent), root) for name in model.model_fields))
+    if parent == ["model"]:  # the settings of a top may stand beside its name
+        names += [name for fields in settings("models.tops").values() for name in fields]
     if "." in key:
         return "unknown key: in a file, dots become nested keys (a.b: 1 is a: {b: 1})"
     if key in names:  # of the other kind of feature

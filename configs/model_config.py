@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from configs.choices import settings
 from configs.section import Fraction, Layers, NonNegativeFloat, PositiveFloat, PositiveInt, Section
 
 
 class ModelConfig(Section):
-    """The dense part above the tables. `compare` switches `top` and keeps the rest."""
+    """The dense part above the tables. `compare` switches `top` and keeps the rest.
+
+    What several tops have stands here; what one top alone has is its own setting, in `options`.
+    """
 
     top: str = Field(default="mmoe", description="A module of models/tops: single_task, shared_bottom, moe, mmoe, ple.")
     num_experts: PositiveInt = Field(default=4, description="Experts (in ple: shared experts of a level).")
-    num_task_experts: PositiveInt = Field(default=1, description="ple: experts of each task in a level.")
-    num_levels: PositiveInt = Field(default=2, description="ple: stacked extraction levels.")
     expert_layers: Layers = Field(
         default=(64, 32, 16), description="Widths of every expert, output included.", min_length=1
     )
@@ -39,7 +41,26 @@ class ModelConfig(Section):
     )
     load_balance: NonNegativeFloat = Field(default=0.0, description="Weight of the penalty on unequal expert load.")
     residual: bool = Field(default=False, description="Experts add a projection of their input to their output.")
-    options: dict[str, Any] = Field(default={}, description="Arguments of a top of your own.")
+    options: dict[str, Any] = Field(
+        default={}, description="Settings of the top itself, such as num_levels of ple: `config --choices` lists them."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_tops(cls, values: Any) -> Any:
+        """Settings that stand beside `top` belong into `options`; idle ones are dropped where they are the default."""
+        if not isinstance(values, dict) or not isinstance(values.get("options", {}), dict):
+            return values
+        beside = [key for key in values if key not in cls.model_fields]
+        of_tops = settings("models.tops") if beside else {}
+        moved = dict(values)
+        for key in beside:
+            fields = {top: fields[key] for top, fields in of_tops.items() if key in fields}
+            if fields:
+                value, top = moved.pop(key), values.get("top", cls.model_fields["top"].default)
+                if top in fields or all(value != field.default for field in fields.values()):
+                    moved["options"] = {key: value, **moved.get("options", {})}
+        return moved
 
 
 class TaskConfig(Section):

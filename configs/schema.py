@@ -5,12 +5,11 @@ section has a module; all are imported from here. Loading, merging and error mes
 across sections in `configs.checks`.
 """
 
-from itertools import accumulate
-
 from pydantic import Field
 
 from configs.data_config import DataConfig, GenerateConfig
 from configs.feature_config import DenseFeature, Feature, SparseFeature, TableConfig
+from configs.layout import InputLayout, lay_out
 from configs.model_config import ModelConfig, TaskConfig
 from configs.section import Section
 from configs.training_config import CheckpointConfig, DenseOptimizer, LaunchConfig, SparseOptimizer, TrainingConfig
@@ -60,14 +59,7 @@ class Config(Section):
         return {name: self.tables[feature.table] for name, feature in self.sparse_features.items()}
 
     @property
-    def input_columns(self) -> dict[str, tuple[int, int]]:
-        """Feature -> the columns [start, end) of the top's input that it fills: sparse features, then dense ones."""
-        widths = {name: table.embedding_dim for name, table in self.tables_by_feature.items()}
-        widths |= {name: feature.width for name, feature in self.dense_features.items()}
-        ends = list(accumulate(widths.values()))
-        return {name: (end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
-
-    @property
-    def input_width(self) -> int:
-        """Width of what enters the top: the tables of all sparse features, and all dense features."""
-        return max(end for _, end in self.input_columns.values())
+    def input_layout(self) -> InputLayout:
+        """Which columns of the top's input each feature fills."""
+        sparse = {name: table.embedding_dim for name, table in self.tables_by_feature.items()}
+        return lay_out(sparse, {name: feature.width for name, feature in self.dense_features.items()})

@@ -15,6 +15,7 @@ PositiveFloat = Annotated[float, Field(gt=0, le=3.4e38)]  # in 32 bits
 NonNegativeFloat = Annotated[float, Field(ge=0, le=3.4e38)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(ge=1e-6, le=1 - 1e-6)]
 Layers = tuple[PositiveInt, ...]
 
 

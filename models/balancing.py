@@ -1,22 +1,18 @@
 """Task balancing: how the losses of several tasks become one, and how their gradients meet in what they share.
 
-A balance is a module of models/balance with `build(tasks, **options) -> Balance`. It sits in the training objective, so
-its parameters are trained and its buffers saved with the model. Ranks agree by construction: gradients of parameters
-are averaged over ranks, and everything else follows from numbers that were summed over ranks before the balance sees
-them. How gradients are met and combined in the top is `models.fork`.
+The balances are modules of models/balance; this is what they have in common. One sits in the training objective, so its
+parameters are trained and its buffers saved with the model. Ranks agree by construction: gradients of parameters are
+averaged over ranks, and everything else follows from numbers that were summed over ranks before the balance sees them.
+How gradients are met and combined in the top is `models.fork`.
 
 Shapes: T tasks.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from configs import choices
-from configs.errors import UserError
 from configs.schema import TaskConfig
 
 
@@ -58,18 +54,3 @@ class Balance(nn.Module):
         Called in every backward pass, if overridden. `gram` is right up to one positive factor.
         """
         return torch.ones_like(gram[0])
-
-
-def build_balance(name: str, tasks: Mapping[str, TaskConfig], options: Mapping[str, Any] | None = None) -> Balance:
-    """The balance that `training.task_balance` names, with `training.task_balance_options`.
-
-    Raises:
-        UserError: models/balance has no such module, or it has no such option.
-    """
-    build: Callable[..., Balance] = choices.load("models.balance", name).build
-    known = list(inspect.signature(build).parameters)[1:]
-    for key in options or {}:
-        if key not in known:
-            has = choices.did_you_mean(key, known) if known else "this one has none"
-            raise UserError(f"training.task_balance_options.{key} is not an option of {name!r}\n{has}")
-    return build(tasks, **(options or {}))

@@ -6,18 +6,18 @@ trainer.
 Shapes: B batch, T tasks, N tasks with one and the same loss.
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from types import ModuleType
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from configs import choices
+from configs.choice_settings import settings_of
 from configs.errors import UserError
 from configs.schema import TaskConfig
 from models.batched.grouping import Grouping
+from models.losses import LossModule, RowLoss
 
 
 class Criterion(nn.Module):
@@ -27,12 +27,12 @@ class Criterion(nn.Module):
     sums of several ranks add up. Tasks are in the order of the config.
 
     Raises:
-        UserError: no such loss, an option that the loss does not have, or a funnel of tasks that are no events.
+        UserError: no such loss, a setting that the loss does not have, or a funnel of tasks that are no events.
     """
 
     def __init__(self, tasks: Mapping[str, TaskConfig]) -> None:
         super().__init__()
-        kinds = [(_output(task), task.loss, tuple(sorted(task.options.items()))) for task in tasks.values()]
+        kinds = [(_output(task), task.loss, repr(sorted(task.options.items()))) for task in tasks.values()]
         self._by_output = Grouping([output for output, _, _ in kinds])
         self._by_loss = Grouping(kinds)
         self.binary = frozenset(name for name, (output, _, _) in zip(tasks, kinds, strict=True) if output == "sigmoid")
@@ -77,28 +77,20 @@ class Criterion(nn.Module):
         return self._by_output.join(predictions, dim=1)
 
 
-def _module(task: TaskConfig) -> ModuleType:
-    return choices.load("models.losses", task.loss)
-
-
 def _output(task: TaskConfig) -> str:
-    return _module(task).OUTPUT if task.output == "auto" else task.output
+    return choices.load("models.losses", task.loss).OUTPUT if task.output == "auto" else task.output
 
 
 def _apply(output: object, logits: Tensor) -> Tensor:
     return torch.sigmoid(logits) if output == "sigmoid" else logits
 
 
-def _row_loss(name: str, task: TaskConfig) -> Callable[[Tensor, Tensor], Tensor]:
+def _row_loss(name: str, task: TaskConfig) -> RowLoss:
     """(logits, labels), [B, N] -> the loss of every row [B, N]."""
-    module = _module(task)
-    known = list(inspect.signature(module.loss).parameters)[2:]
-    for key in task.options:
-        if key not in known:
-            has = choices.did_you_mean(key, known) if known else "this loss has none"
-            raise UserError(f"tasks.{name}.options.{key} is not an option of the loss {task.loss!r}\n{has}")
-    loss = functools.partial(module.loss, **task.options)
-    if module.INPUT == "logit":
+    module = choices.load("models.losses", task.loss)
+    kind = cast(LossModule, module)
+    loss = kind.build(settings_of(module, task.options, f"tasks.{name}.options"))
+    if kind.INPUT == "logit":
         return loss
     output = _output(task)
     return lambda logits, labels: loss(_apply(output, logits), labels)

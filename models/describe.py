@@ -30,7 +30,7 @@ def layers(config: Config) -> list[Layer]:
     """Every layer of the run's top."""
     with torch.device("meta"):
         top = top_of(config).eval()  # in training it may draw, from keys that a batch has
-        x = torch.empty(_BATCH, config.input_width)
+        x = torch.empty(_BATCH, config.input_layout.width)
     found: list[Layer] = []
     for name, module in top.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -44,7 +44,7 @@ def describe(config: Config) -> str:
     """A table of `layers` with a head, a total, and a legend of the shapes."""
     found, tasks = layers(config), config.tasks
     total = sum(layer.parameters for layer in found)
-    rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {config.input_width}]", "")]
+    rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {config.input_layout.width}]", "")]
     rows += [(layer.name, layer.computes, layer.shape, f"{layer.parameters:,}") for layer in found]
     rows += [("logits", "", f"[B, {len(tasks)}]", ""), ("total", "", "", f"{total:,}")]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -21,7 +21,7 @@ class WithSideTowers(nn.Module):
     def __init__(self, top: nn.Module, config: Config) -> None:
         super().__init__()
         self.top = top
-        columns, tasks = config.input_columns, config.tasks
+        columns, tasks = config.input_layout.spans, config.tasks
         self.spans = {name: [columns[feature] for feature in task.tower_features] for name, task in tasks.items()}
         """Of each task, the columns [start, end) of x that its side tower sees."""
         self.side = nn.ModuleDict()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from models.balancing import build_balance
+from models.build import build_balance
 from models.criterion import Criterion
 from models.experts import load_balance_loss
 from trainer.ranker import Outputs

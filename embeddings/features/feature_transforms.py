@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from configs import choices
+from configs.choice_settings import settings_of
 from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
 from embeddings.features.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
 from embeddings.features.bags import Bags
 from embeddings.features.limits import Limits, finite
 from embeddings.features.places import ElementError, Origin, row_of
+from embeddings.features.transforms import Transform, TransformModule
 
 Feature = SparseFeature | DenseFeature
 Values = TypeVar("Values")
@@ -52,7 +54,7 @@ class FeatureTransforms:
         self._tables = tables
         self._sparse = {name: f for name, f in features.items() if isinstance(f, SparseFeature)}
         self._dense = {name: f for name, f in features.items() if isinstance(f, DenseFeature)}
-        self._transforms = {name: _build(name, f, tables[f.table]) for name, f in self._sparse.items()}
+        self._transforms = {name: build_transform(name, f, tables[f.table]) for name, f in self._sparse.items()}
         self.sparse_names = tuple(self._sparse)
         self.weighted_names = tuple(name for name, f in self._sparse.items() if f.weights is not None)
         self.id_columns = tuple(dict.fromkeys(f.column or name for name, f in self._sparse.items()))
@@ -149,8 +151,11 @@ class FeatureTransforms:
         )
 
 
-def _build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
-    return choices.load(_TRANSFORMS, feature.transform).build(name, feature, table)
+def build_transform(name: str, feature: SparseFeature, table: TableConfig) -> Transform:
+    """The ID transform of a feature. UserError: there is no such transform, or a setting of it is wrong."""
+    module = choices.load(_TRANSFORMS, feature.transform)
+    settings = settings_of(module, feature.options, f"features.{name}.options")
+    return cast(TransformModule, module).build(settings, name, feature, table)
 
 
 def _in_rows(

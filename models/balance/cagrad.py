@@ -8,20 +8,31 @@ tasks, is solved by moving weight from one task to another, by the best of many 
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from configs.choice_settings import ChoiceSettings
 from configs.schema import TaskConfig
+from configs.section import NonNegativeFloat
 from models.balancing import Balance
+
+COMBINES = True
 
 _STEPS = 40
 
 
-class CAGrad(Balance):
-    """c: how far from the mean gradient, as a share of its length: 0 is plain training, below 1 converges."""
+class Settings(ChoiceSettings):
+    c: NonNegativeFloat = Field(
+        default=0.5,
+        description="How far a step may be from the mean gradient, as a share of its length: 0 is plain training, "
+        "below 1 it converges. Raise it while one task is still left behind.",
+    )
 
-    def __init__(self, tasks: Mapping[str, TaskConfig], *, c: float = 0.5) -> None:
+
+class CAGrad(Balance):
+    def __init__(self, settings: Settings, tasks: Mapping[str, TaskConfig]) -> None:
         super().__init__(tasks)
-        self.c = c
+        self.c = settings.c
 
     @torch.no_grad()
     def combine(self, gram: Tensor) -> Tensor:
@@ -50,4 +61,5 @@ def _least(gram: Tensor, products: Tensor, radius: Tensor, start: Tensor) -> Ten
     return w
 
 
-build = CAGrad
+def build(settings: Settings, tasks: Mapping[str, TaskConfig]) -> CAGrad:
+    return CAGrad(settings, tasks)

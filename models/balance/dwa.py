@@ -8,18 +8,26 @@ number of tasks, times `tasks.<name>.weight`. Uniform until two intervals have b
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from configs.choice_settings import ChoiceSettings
 from configs.schema import TaskConfig
+from configs.section import PositiveFloat
 from models.balancing import Balance
 
 
-class DynamicWeightAverage(Balance):
-    """temperature: high makes weights more alike; the paper uses 2."""
+class Settings(ChoiceSettings):
+    temperature: PositiveFloat = Field(
+        default=2.0,
+        description="High makes the tasks' weights more alike, low lets the slowest task take all; the paper uses 2.",
+    )
 
-    def __init__(self, tasks: Mapping[str, TaskConfig], *, temperature: float = 2.0) -> None:
+
+class DynamicWeightAverage(Balance):
+    def __init__(self, settings: Settings, tasks: Mapping[str, TaskConfig]) -> None:
         super().__init__(tasks)
-        self.temperature = temperature
+        self.temperature = settings.temperature
         self.register_buffer("previous_losses", torch.full((len(tasks),), float("nan")))
         self.register_buffer("factors", torch.ones(len(tasks)))
         self.previous_losses: Tensor
@@ -39,4 +47,5 @@ class DynamicWeightAverage(Balance):
         self.previous_losses.copy_(torch.where(losses.isnan(), self.previous_losses, losses))
 
 
-build = DynamicWeightAverage
+def build(settings: Settings, tasks: Mapping[str, TaskConfig]) -> DynamicWeightAverage:
+    return DynamicWeightAverage(settings, tasks)

@@ -10,20 +10,32 @@ A task without a gradient in a batch, as one without labels, keeps its weight an
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from configs.choice_settings import ChoiceSettings
 from configs.schema import TaskConfig
+from configs.section import NonNegativeFloat, PositiveFloat
 from models.balancing import Balance
+
+COMBINES = True
 
 _LEAST_WEIGHT = 1e-3  # of a task's weight in the config: a task can be quieted, not lost
 
 
-class GradNorm(Balance):
-    """alpha: 0 equalizes forces, more favours slow tasks (the paper: 0.5 to 3); learning_rate: of the weights."""
+class Settings(ChoiceSettings):
+    alpha: NonNegativeFloat = Field(
+        default=1.5, description="0 gives all tasks equal force, more favours slow tasks; the paper uses 0.5 to 3."
+    )
+    learning_rate: PositiveFloat = Field(
+        default=0.025, description="How far a weight moves in one step; lower it where the weights swing."
+    )
 
-    def __init__(self, tasks: Mapping[str, TaskConfig], *, alpha: float = 1.5, learning_rate: float = 0.025) -> None:
+
+class GradNorm(Balance):
+    def __init__(self, settings: Settings, tasks: Mapping[str, TaskConfig]) -> None:
         super().__init__(tasks)
-        self.alpha, self.learning_rate = alpha, learning_rate
+        self.alpha, self.learning_rate = settings.alpha, settings.learning_rate
         self.register_buffer("current_weights", self.config_weights.clone())
         self.register_buffer("first_losses", torch.full((len(tasks),), float("nan")))
         self.register_buffer("rates", torch.ones(len(tasks)))
@@ -61,4 +73,5 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
     return torch.where(where, values, 0.0).sum() / where.sum().clamp_min(1)
 
 
-build = GradNorm
+def build(settings: Settings, tasks: Mapping[str, TaskConfig]) -> GradNorm:
+    return GradNorm(settings, tasks)

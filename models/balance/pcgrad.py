@@ -5,15 +5,19 @@ losses weighted by `tasks.<name>.weight`. The paper visits the other tasks in ra
 i + 1, i + 2, ... in a circle, so that every rank and every repetition of a run does the same.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from configs.choice_settings import ChoiceSettings
+from configs.schema import TaskConfig
 from models.balancing import Balance
+
+COMBINES = True
 
 
 class PCGrad(Balance):
-    """No options."""
-
     @torch.no_grad()
     def combine(self, gram: Tensor) -> Tensor:
         # Row i of `parts` writes task i's projected gradient as a sum of the tasks' own gradients.
@@ -27,4 +31,5 @@ class PCGrad(Balance):
         return parts.sum(dim=0)
 
 
-build = PCGrad
+def build(settings: ChoiceSettings, tasks: Mapping[str, TaskConfig]) -> PCGrad:
+    return PCGrad(tasks)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from configs.choice_settings import ChoiceSettings
 from configs.schema import TaskConfig
 from models.balancing import Balance
 
@@ -29,4 +30,5 @@ class Uncertainty(Balance):
         return super().forward(task_losses, labelled) + price
 
 
-build = Uncertainty
+def build(settings: ChoiceSettings, tasks: Mapping[str, TaskConfig]) -> Uncertainty:
+    return Uncertainty(tasks)

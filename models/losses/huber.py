@@ -3,13 +3,26 @@
 Huber 1964, "Robust Estimation of a Location Parameter".
 """
 
-from torch import Tensor
+from functools import partial
+
+from pydantic import Field
 from torch.nn.functional import huber_loss
+
+from configs.choice_settings import ChoiceSettings
+from configs.section import PositiveFloat
+from models.losses import RowLoss
 
 INPUT = "prediction"
 OUTPUT = "identity"
 
 
-def loss(predictions: Tensor, labels: Tensor, *, delta: float = 1.0) -> Tensor:
+class Settings(ChoiceSettings):
+    delta: PositiveFloat = Field(
+        default=1.0,
+        description="Error from which the loss grows linearly; set it to the size of an error that is still usual.",
+    )
+
+
+def build(settings: Settings) -> RowLoss:
     """0.5 * error^2 where |error| <= delta, delta * (|error| - 0.5 * delta) beyond."""
-    return huber_loss(predictions, labels, reduction="none", delta=delta)
+    return partial(huber_loss, reduction="none", delta=settings.delta)

@@ -2,9 +2,16 @@
 
 from torch import Tensor
 
+from configs.choice_settings import ChoiceSettings
+from models.losses import RowLoss
+
 INPUT = "prediction"
 OUTPUT = "identity"
 
 
-def loss(predictions: Tensor, labels: Tensor) -> Tensor:
+def build(settings: ChoiceSettings) -> RowLoss:
+    return _squared_error
+
+
+def _squared_error(predictions: Tensor, labels: Tensor) -> Tensor:
     return (predictions - labels).square()

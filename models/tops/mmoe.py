@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from configs.choice_settings import ChoiceSettings
+from configs.layout import InputLayout
 from configs.schema import ModelConfig, TaskConfig
 from models.experts import MixtureOfExperts
 from models.towers import Towers
@@ -27,4 +29,5 @@ class MMoE(nn.Module):
         return self.towers(mixed), {"gate": gates}
 
 
-build = MMoE
+def build(settings: ChoiceSettings, model: ModelConfig, tasks: Mapping[str, TaskConfig], inputs: InputLayout) -> MMoE:
+    return MMoE(model, tasks, inputs.width)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from configs.choice_settings import ChoiceSettings
+from configs.layout import InputLayout
 from configs.schema import ModelConfig, TaskConfig
 from models.experts import MixtureOfExperts
 from models.fork import CopyFork
@@ -28,4 +30,5 @@ class MoE(nn.Module):
         return self.towers(self.copies(mixed.squeeze(0))), {"gate": gates}
 
 
-build = MoE
+def build(settings: ChoiceSettings, model: ModelConfig, tasks: Mapping[str, TaskConfig], inputs: InputLayout) -> MoE:
+    return MoE(model, tasks, inputs.width)

@@ -11,13 +11,30 @@ A stream is what a task, or all tasks together, pass from level to level.
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from configs.choice_settings import ChoiceSettings
+from configs.layout import InputLayout
 from configs.schema import ModelConfig, TaskConfig
+from configs.section import PositiveInt
 from models.batched.parallel import ParallelLinear, ParallelMLP, WideLinear, forward_families, forward_family
 from models.fork import Mix, MixFork
 from models.gates import GateWeights
 from models.towers import Towers
+
+
+class Settings(ChoiceSettings):
+    """`model.num_experts` are the shared experts of a level."""
+
+    num_task_experts: PositiveInt = Field(
+        default=1,
+        description="Experts of each task in a level. More keep conflicting tasks apart; each costs one expert for "
+        "every task and level.",
+    )
+    num_levels: PositiveInt = Field(
+        default=2, description="Stacked extraction levels; 1 is CGC. Each costs all experts and gates once more."
+    )
 
 
 class PLE(nn.Module):
@@ -26,14 +43,15 @@ class PLE(nn.Module):
     Experts are in the order task 0's, task 1's, ..., shared; a gate is zero where it does not reach.
     """
 
-    def __init__(self, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
+    def __init__(self, settings: Settings, model: ModelConfig, tasks: Mapping[str, TaskConfig], input_dim: int) -> None:
         super().__init__()
         self.normalization = nn.LayerNorm(input_dim) if model.normalization == "layer" else nn.Identity()
         self.levels = nn.ModuleList()
-        for index in range(model.num_levels):
-            is_last = index == model.num_levels - 1
+        for index in range(settings.num_levels):
+            is_last = index == settings.num_levels - 1
             width = model.expert_layers[-1] if index else input_dim
-            self.levels.append(Level(model, len(tasks), width, same_input=index == 0, is_last=is_last))
+            own = settings.num_task_experts
+            self.levels.append(Level(model, len(tasks), own, width, same_input=index == 0, is_last=is_last))
         self.towers = Towers(model, tasks, model.expert_layers[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,9 +69,12 @@ class Level(nn.Module):
     shared stream to pass on.
     """
 
-    def __init__(self, model: ModelConfig, num_tasks: int, input_dim: int, *, same_input: bool, is_last: bool) -> None:
+    def __init__(
+        self, model: ModelConfig, num_tasks: int, own: int, input_dim: int, *, same_input: bool, is_last: bool
+    ) -> None:
+        """own: experts of each task."""
         super().__init__()
-        shared, own = model.num_experts, model.num_task_experts
+        shared = model.num_experts
         self.num_tasks, self.num_own, self.same_input = num_tasks, own, same_input
         self.task = Streams(model, "task", num_tasks, num_experts=own, num_reached=own + shared)
         reached = 0 if is_last else num_tasks * own + shared
@@ -140,4 +161,5 @@ class Streams(nn.Module):
         return experts + columns[f"{self.name}_residuals"] if self.residual else experts
 
 
-build = PLE
+def build(settings: Settings, model: ModelConfig, tasks: Mapping[str, TaskConfig], inputs: InputLayout) -> PLE:
+    return PLE(settings, model, tasks, inputs.width)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from configs.choice_settings import ChoiceSettings
+from configs.layout import InputLayout
 from configs.schema import ModelConfig, TaskConfig
 from models.batched.parallel import ParallelMLP, WideLinear, forward_families
 from models.fork import CopyFork
@@ -30,4 +32,7 @@ class SharedBottom(nn.Module):
         return self.towers(self.copies(bottom.squeeze(0))), {}
 
 
-build = SharedBottom
+def build(
+    settings: ChoiceSettings, model: ModelConfig, tasks: Mapping[str, TaskConfig], inputs: InputLayout
+) -> SharedBottom:
+    return SharedBottom(model, tasks, inputs.width)

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from configs.choice_settings import ChoiceSettings
+from configs.layout import InputLayout
 from configs.schema import ModelConfig, TaskConfig
 from models.batched.parallel import ParallelMLP, WideLinear, forward_families
 from models.towers import Towers
+
+SHARES = False
 
 
 class SingleTask(nn.Module):
@@ -28,4 +32,7 @@ class SingleTask(nn.Module):
         return self.towers(bottoms), {}
 
 
-build = SingleTask
+def build(
+    settings: ChoiceSettings, model: ModelConfig, tasks: Mapping[str, TaskConfig], inputs: InputLayout
+) -> SingleTask:
+    return SingleTask(model, tasks, inputs.width)

@@ -14,15 +14,21 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("package", PACKAGES.values())
 def test_choices_are_the_public_files_of_a_package(package: str) -> None:
-    files = (ROOT / package.replace(".", "/")).glob("[!_]*.py")
-    assert available(package) == sorted(path.stem for path in files) != []
+    folder = ROOT / package.replace(".", "/")
+    files = [path for path in folder.iterdir() if path.suffix == ".py" and not path.name.startswith("_")]
+    assert available(package) == sorted(path.stem for path in files)
+    assert files
 
 
 def test_listing_choices_imports_none() -> None:
-    program = "import sys; from configs.choices import available; available('models.tops'); print(*sys.modules)"
+    program = "import sys; from configs.choices import PACKAGES, described, settings\n"
+    program += "for package in PACKAGES.values(): print(package, *described(package), *settings(package))\n"
+    program += "print(*sys.modules, sep=',')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "models.tops.mmoe" not in done.stdout.split()
-    assert "torch" not in done.stdout.split()
+    *listed, imported = done.stdout.splitlines()
+    assert [line.split()[1:] for line in listed] == [2 * available(package) for package in PACKAGES.values()]
+    roots = {module.split(".")[0] for module in imported.split(",")}
+    assert not roots & {"torch", "torchrec", "ray", "pyarrow", "models", "trainer", "embeddings"}
 
 
 def test_loads_by_name_or_suggests_another() -> None:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.schema import ModelConfig, TaskConfig
-from models.balancing import build_balance
-from models.build import build_top
+from models.build import build_balance, build_top
 from models.criterion import Criterion
 from models.experts import load_balance_loss
 from models.fork import attach
+from tests.models.configs import dense_inputs
 
 TASKS = {"click": TaskConfig(), "watch": TaskConfig(loss="mse", weight=2.0), "like": TaskConfig(weight=0.5)}
 ROWS, STEPS, OBSERVE_EVERY = 32, 12, 3
@@ -25,7 +25,7 @@ class Model(nn.Module):
     def __init__(self, top: str, balance: str, world_size: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.top = build_top(ModelConfig(top=top, expert_layers=(12, 8), tower_layers=(6,)), TASKS, 10)
+        self.top = build_top(ModelConfig(top=top, expert_layers=(12, 8), tower_layers=(6,)), TASKS, dense_inputs(10))
         self.criterion, self.balance = Criterion(TASKS), build_balance(balance, TASKS)
         self.scale, self.world_size = world_size / ROWS, world_size
         attach(self.balance, self.top, all_reduce)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from configs.layout import InputLayout, lay_out
 from configs.schema import Config, ModelConfig, TaskConfig
 
 
@@ -16,3 +17,8 @@ def config_of(model: ModelConfig, tasks: Mapping[str, TaskConfig], widths: Mappi
             "training": {"run_dir": "runs/x"},
         }
     )
+
+
+def dense_inputs(width: int) -> InputLayout:
+    """Inputs of a top that are one dense feature."""
+    return lay_out({}, {"x": width})

@@ -1,4 +1,4 @@
-"""Every top: equal to its loop over experts, buildable on meta, reproducible, traceable, exportable, trainable."""
+"""Every top: equal to its loop over experts, reproducible, traceable, exportable, trainable."""
 
 import pytest
 import torch
@@ -8,9 +8,10 @@ from torch.nn.functional import mse_loss
 from configs.choices import available
 from configs.errors import UserError
 from configs.schema import ModelConfig, TaskConfig
-from models import mixing, products
-from models.build import build_top, materialize
+from models.batched import mixing, products
+from models.build import build_top
 from tests.models import loops
+from tests.models.configs import dense_inputs
 
 TOPS = available("models.tops")
 INPUT_DIM = 10
@@ -20,19 +21,19 @@ RICH = {
     "expert_layers": (12, 8, 8),
     "tower_layers": (6, 4),
     "gate_layers": (7, 5),
-    "num_task_experts": 2,
-    "num_levels": 3,
 }
+OWN = {"ple": {"num_task_experts": 2, "num_levels": 3}}
 SHAPES = [PLAIN, RICH, {**RICH, "residual": True}, {**PLAIN, "expert_layers": (8,), "tower_layers": ()}]
 
 
 def model(top: str, **options) -> ModelConfig:
-    return ModelConfig(top=top, **{**PLAIN, **options})
+    own = OWN.get(top, {}) if "gate_layers" in options else {}
+    return ModelConfig(top=top, options=own, **{**PLAIN, **options})
 
 
 def built(top: str, seed: int = 0, **options) -> nn.Module:
     torch.manual_seed(seed)
-    return build_top(model(top, **options), TASKS, INPUT_DIM)
+    return build_top(model(top, **options), TASKS, dense_inputs(INPUT_DIM))
 
 
 def test_all_tops_are_there():
@@ -41,7 +42,7 @@ def test_all_tops_are_there():
 
 def test_an_unknown_top_names_the_nearest():
     with pytest.raises(UserError, match="did you mean mmoe"):
-        build_top(ModelConfig(top="mmoee"), TASKS, INPUT_DIM)
+        build_top(ModelConfig(top="mmoee"), TASKS, dense_inputs(INPUT_DIM))
 
 
 @pytest.fixture(params=["as it is", "as if it were large", "without oneDNN"])
@@ -82,14 +83,8 @@ def test_gates_are_distributions_over_experts(top):
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_a_seed_gives_one_model_from_meta_too(top):
-    def from_meta(seed: int) -> nn.Module:
-        with torch.device("meta"):
-            module = build_top(model(top, normalization="layer"), TASKS, INPUT_DIM)
-        torch.manual_seed(seed)
-        return materialize(module, "cpu")
-
-    first, again, other = from_meta(1), from_meta(1), from_meta(2)
+def test_a_seed_gives_one_model(top):
+    first, again, other = (built(top, seed, normalization="layer") for seed in (1, 1, 2))
     x = torch.randn(4, INPUT_DIM)
     assert torch.isfinite(first(x)[0]).all()
     assert torch.equal(first(x)[0], again(x)[0])
@@ -109,7 +104,7 @@ def test_exports_with_a_dynamic_batch(top):
 @pytest.mark.parametrize("top", TOPS)
 def test_traces_with_fx(top):
     for tasks in (TASKS, {"click": TaskConfig()}):
-        module = build_top(model(top), tasks, INPUT_DIM)
+        module = build_top(model(top), tasks, dense_inputs(INPUT_DIM))
         x = torch.randn(3, INPUT_DIM)
         torch.testing.assert_close(torch.fx.symbolic_trace(module)(x)[0], module(x)[0])
 
@@ -118,7 +113,7 @@ def test_traces_with_fx(top):
 def test_learns_two_tasks(top):
     torch.manual_seed(0)
     tasks = {"sum": TaskConfig(loss="mse"), "sign": TaskConfig(loss="mse")}
-    module = build_top(model(top), tasks, INPUT_DIM)
+    module = build_top(model(top), tasks, dense_inputs(INPUT_DIM))
     x = torch.randn(256, INPUT_DIM)
     target = torch.stack([x[:, :3].sum(dim=1) / 2, x[:, 3].sign()], dim=1)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)

@@ -10,6 +10,7 @@ from models.build import build_top
 from models.conflict import task_gradient_cosines
 from models.criterion import Criterion
 from models.fork import Fork
+from tests.models.configs import dense_inputs
 
 TASKS = {"a": TaskConfig(loss="mse"), "same": TaskConfig(loss="mse"), "opposite": TaskConfig(loss="mse")}
 
@@ -17,7 +18,7 @@ TASKS = {"a": TaskConfig(loss="mse"), "same": TaskConfig(loss="mse"), "opposite"
 def problem(top: str) -> Any:
     torch.manual_seed(0)
     model = ModelConfig(top=top, expert_layers=(12, 8), tower_layers=(), dropout=0.3, gate_noise=0.5)
-    module = build_top(model, TASKS, 10)
+    module = build_top(model, TASKS, dense_inputs(10))
     x = torch.randn(64, 10)
     signal = 100 * torch.ones(64, 1)  # far from every prediction: the sign of the error is that of the label
     return module, Criterion(TASKS), x, torch.cat([signal, signal, -signal], dim=1), torch.ones(64, 3)

@@ -8,6 +8,7 @@ from configs.schema import ModelConfig, TaskConfig
 from models.batched import parallel
 from models.build import build_top
 from models.draws import Dropout, Noise, share_row_keys
+from tests.models.configs import dense_inputs
 
 KEYS = torch.randint(-(2**63), 2**63 - 1, (4000,), generator=torch.Generator().manual_seed(0))
 TASKS = {"click": TaskConfig(), "like": TaskConfig()}
@@ -20,8 +21,10 @@ def keyed(layer: nn.Module, keys: Tensor = KEYS) -> nn.Module:
 
 def drawing_top(name: str) -> nn.Module:
     torch.manual_seed(0)
-    layers = {"expert_layers": (12, 8), "tower_layers": (6,), "num_task_experts": 2}
-    return build_top(ModelConfig(top=name, **layers, dropout=0.2, gate_noise=0.5, gate_dropout=0.3), TASKS, 10)
+    own = {"num_task_experts": 2} if name == "ple" else {}
+    layers = {"expert_layers": (12, 8), "tower_layers": (6,), "options": own}
+    model = ModelConfig(top=name, **layers, dropout=0.2, gate_noise=0.5, gate_dropout=0.3)
+    return build_top(model, TASKS, dense_inputs(10))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.99])

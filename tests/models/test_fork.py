@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.schema import ModelConfig, TaskConfig
-from models.balance import fixed, pcgrad
-from models.build import build_top
+from models.build import build_balance, build_top
 from models.fork import CopyFork, Fork, MixFork, attach
+from tests.models.configs import dense_inputs
 
 TASKS = {"click": TaskConfig(), "like": TaskConfig(tower_layers=(5,)), "watch": TaskConfig(loss="mse")}
 FACTORS = torch.tensor([0.5, 2.0, -1.0])
@@ -16,8 +16,9 @@ FACTORS = torch.tensor([0.5, 2.0, -1.0])
 
 def built(top: str) -> nn.Module:
     torch.manual_seed(0)
-    model = ModelConfig(top=top, expert_layers=(12, 8), tower_layers=(6,), num_task_experts=2)
-    return build_top(model, TASKS, 10).double()
+    own = {"num_task_experts": 2} if top == "ple" else {}
+    model = ModelConfig(top=top, expert_layers=(12, 8), tower_layers=(6,), options=own)
+    return build_top(model, TASKS, dense_inputs(10)).double()
 
 
 def task_losses(top: nn.Module, x: Tensor) -> Tensor:
@@ -109,17 +110,17 @@ def test_factors_of_one_change_nothing(top):
 
 def test_attach_reduces_before_it_combines_and_leaves_other_balances_alone():
     top = built("mmoe")
-    attach(fixed.build(TASKS), top)
+    attach(build_balance("fixed", TASKS), top)
     assert fork_of(top).combine is None
     calls = []
-    attach(pcgrad.build(TASKS), top, lambda gram: calls.append(gram.shape) or gram)
+    attach(build_balance("pcgrad", TASKS), top, lambda gram: calls.append(gram.shape) or gram)
     task_losses(top, torch.randn(4, 10, dtype=torch.float64)).sum().backward()
     assert calls == [(3, 3)]
 
 
 def test_tasks_that_share_nothing_cannot_be_combined():
     with pytest.raises(UserError, match="PCGrad balances the gradients that tasks share, but SingleTask shares none"):
-        attach(pcgrad.build(TASKS), built("single_task"))
+        attach(build_balance("pcgrad", TASKS), built("single_task"))
 
 
 def test_bf16_values_still_give_float32_inner_products():

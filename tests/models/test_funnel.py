@@ -13,6 +13,7 @@ from configs.schema import ModelConfig, TaskConfig
 from models.build import build_top
 from models.criterion import Criterion
 from models.funnel import EntireSpace, Transfer
+from tests.models.configs import dense_inputs
 
 FUNNEL = {
     "buy": TaskConfig(parent="cart"),
@@ -57,7 +58,7 @@ def test_a_product_stops_where_the_relation_is_another():
 def test_every_top_carries_a_funnel(top, tasks):
     tasks = {**tasks, "click": tasks["click"].model_copy(update={"tower_layers": (7, 6)})}
     torch.manual_seed(0)
-    module = build_top(ModelConfig(top=top, expert_layers=(8,), tower_layers=(6,)), tasks, 10).eval()
+    module = build_top(ModelConfig(top=top, expert_layers=(8,), tower_layers=(6,)), tasks, dense_inputs(10)).eval()
     x = torch.randn(5, 10)
     logits, _ = module(x)
     Criterion(tasks)(logits, torch.ones(5, 4), torch.ones(5, 4)).sum().backward()
@@ -75,7 +76,7 @@ def test_every_top_carries_a_funnel(top, tasks):
 def test_a_child_learns_from_its_parents_tower():
     """The child's loss reaches the parent's tower under AITM, and not the other way round."""
     tasks = {"click": TaskConfig(), "buy": TaskConfig(parent="click", relation="aitm", order_penalty=0)}
-    module = build_top(ModelConfig(top="single_task", expert_layers=(8,), tower_layers=(6,)), tasks, 10)
+    module = build_top(ModelConfig(top="single_task", expert_layers=(8,), tower_layers=(6,)), tasks, dense_inputs(10))
     x = torch.randn(5, 10)
     first = module.get_parameter("towers.groups.0.first.weight")
     for task, reached in ((0, [True, False]), (1, [True, True])):
@@ -107,7 +108,7 @@ def test_predicting_more_than_the_parent_costs():
 
 def test_mistakes_name_the_task():
     def build(tasks: dict[str, TaskConfig], **model) -> None:
-        build_top(ModelConfig(**model), tasks, 10)
+        build_top(ModelConfig(**model), tasks, dense_inputs(10))
 
     with pytest.raises(UserError, match=r"tasks\.buy\.parent is 'klick', which is no task"):
         build({"buy": TaskConfig(parent="klick")})

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from configs.checks import check
+from configs.choice_checks import options_of
+from configs.choices import available
 from configs.errors import RunStopped, UserError
 from configs.outputs import check_output
 from configs.schema import Config
@@ -43,8 +45,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Train several tops on the same data and show them in one table. Called again, it resumes where it was."""
-    settings = read_config(config, overrides)
-    text, values = compare_runs(settings, names_of(tops), seeds, part, overwrite=overwrite)
+    names = names_of(tops)
+    text, values = compare_runs(read_config(config, overrides, names), names, seeds, part, overwrite=overwrite)
     report(text, values, as_json)
 
 
@@ -101,10 +103,11 @@ def _is_comparison(folder: Path) -> bool:
 
 
 def variant(config: Config, top: str, seed: int) -> Config:
-    """`config` with another top and seed, in a run directory of its own below training.run_dir."""
+    """`config` with another top, without what is a setting of others, and seed, in a run directory of its own."""
     run_dir = f"{config.training.run_dir}/{top}-seed{seed}"
     training = config.training.model_copy(update={"seed": seed, "run_dir": run_dir})
-    return config.model_copy(update={"training": training, "model": config.model.model_copy(update={"top": top})})
+    model = config.model.model_copy(update={"top": top, "options": options_of(top, config, available("models.tops"))})
+    return config.model_copy(update={"training": training, "model": model})
 
 
 def train_all_on_worker(argument: tuple[list[Config], str], worker: "Worker") -> list[Tasks]:

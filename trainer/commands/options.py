@@ -1,5 +1,6 @@
 """Arguments that several commands have, and the config that they name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,6 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line of standard output.")]
 
 
-def read_config(path: Path, overrides: list[str] | None) -> Config:
-    """The config of a command line. Raises UserError with every mistake of it."""
-    return load_config(path, overrides or [])
+def read_config(path: Path, overrides: list[str] | None, tops: Sequence[str] = ()) -> Config:
+    """The config of a command line. tops: see `load_config`. Raises UserError with every mistake of it."""
+    return load_config(path, overrides or [], tops)

@@ -4,19 +4,19 @@ A boundary is rounded as the column rounds its numbers: 0.1 in a float column, w
 pass the boundary 0.1, so that it is in the bucket that it has in a double column.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from configs.choice_settings import ChoiceSettings
 from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import floats
 from embeddings.features.places import ElementError
+from embeddings.features.transforms import Transform
 
 
-def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: TableConfig) -> Transform:
     """Values -> the first bucket whose upper edge they do not pass; the last bucket has no upper edge."""
     boundaries = np.array(feature.boundaries, np.float64)
     if not len(boundaries) or not (np.diff(boundaries) > 0).all():

@@ -4,18 +4,18 @@ Unequal IDs may share a row. See `features.xxh64` for the hash; 5 and "5" are di
 same.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from configs.choice_settings import ChoiceSettings
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import byte_slices, integers, is_bytes, is_text, refuse
+from embeddings.features.transforms import Transform
 from embeddings.features.xxh64 import hash_bytes, hash_integers, reduce_modulo
 
 
-def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: TableConfig) -> Transform:
     """Values -> XXH64 modulo `table.num_embeddings`, as unsigned numbers."""
     num_embeddings = table.num_embeddings
 

@@ -1,15 +1,15 @@
 """Integers that are row numbers already. One outside the table is an error, or is left out of its bag."""
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from configs.choice_settings import ChoiceSettings
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import integers, refuse
 from embeddings.features.limits import Limits
 from embeddings.features.places import ElementError
+from embeddings.features.transforms import Transform
 
 
 def limits(name: str, feature: SparseFeature, table: TableConfig) -> Limits | None:
@@ -24,7 +24,7 @@ def _remedy(name: str, feature: SparseFeature) -> str:
     return f"{larger}, or {dropped}, or use transform: hash."
 
 
-def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: TableConfig) -> Transform:
     """Values -> themselves; out of [0, num_embeddings): UserError, or -1 with `out_of_range: drop`."""
     num_embeddings, drop = table.num_embeddings, feature.out_of_range == "drop"
 

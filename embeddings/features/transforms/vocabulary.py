@@ -5,7 +5,6 @@ strings or bytes as UTF-8 text: bytes that are not UTF-8 are an ID that the file
 """
 
 import re
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -14,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from configs.choice_settings import ChoiceSettings
 from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import integers, is_bytes, is_text, refuse
+from embeddings.features.transforms import Transform
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
 
@@ -81,7 +82,7 @@ class Vocabulary:
         return np.where(known[place] == numbers, rows[place], np.int64(0))
 
 
-def build(name: str, feature: SparseFeature, table: TableConfig) -> Callable[[pa.Array, str], npt.NDArray[np.int64]]:
+def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: TableConfig) -> Transform:
     """Values -> the number of their line in `feature.vocabulary`; 0 for IDs that are not there."""
     if feature.vocabulary is None:
         raise UserError(f"features.{name}: transform vocabulary has no file\nSet features.{name}.vocabulary=PATH.")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import choices
 from configs.errors import UserError
 from configs.schema import SparseFeature, TableConfig
+from embeddings.features.feature_transforms import build_transform
 
 WHERE = "part-0.parquet, row group 3: column 'x'"
 
@@ -18,7 +18,7 @@ WHERE = "part-0.parquet, row group 3: column 'x'"
 def build(transform, num_embeddings=10, **settings):
     feature = SparseFeature(table="t", transform=transform, **settings)
     table = TableConfig(num_embeddings=num_embeddings, embedding_dim=4)
-    return choices.load("embeddings.features.transforms", transform).build("x", feature, table)
+    return build_transform("x", feature, table)
 
 
 def apply(transform, values, **settings):

@@ -35,3 +35,9 @@ def test_the_folder_of_something_else_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already"):
         compare_runs(config, ["mmoe"], 1, None)
     assert [path.name for path in tmp_path.rglob("*")] == ["tensorboard", "events"]
+
+
+def test_a_variant_keeps_the_settings_of_its_own_top_alone() -> None:
+    config = config_of(ModelConfig(top="ple", options={"num_levels": 3}), {"click": TaskConfig()}, {"x": 4})
+    assert variant(config, "ple", 0).model.options == {"num_levels": 3}
+    assert variant(config, "mmoe", 0).model.options == {}

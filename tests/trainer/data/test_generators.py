@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from configs.choices import available
 from configs.errors import UserError
 from configs.schema import GenerateConfig
-from trainer.data.generators import criteo, feed, parse_options, reference, regression
+from trainer.data.generators import criteo, feed, regression
 from trainer.data.generators._generate import generate
 from trainer.data.generators._hashing import factors, mix, zipf
 
@@ -75,25 +75,24 @@ def test_no_validation_rows_write_no_validation_part(tmp_path):
     assert [folder.name for folder in (tmp_path / "data").iterdir()] == ["train"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_option_is_refused_by_name(kind):
-    module = {"criteo": criteo, "feed": feed, "reference": reference, "regression": regression}[kind]
-    with pytest.raises(UserError, match=f"corelation.*{kind}"):
-        module.parse({"corelation": 0.5})
-
-
-def test_option_mistakes_say_what_to_do():
-    with pytest.raises(UserError, match="did you mean correlation"):
-        regression.parse({"corelation": 0.5})
-    with pytest.raises(UserError, match=r"correlation .* is 2.*\n.*-1 to 1"):
-        regression.parse({"correlation": 2})
-    with pytest.raises(UserError, match=r"users .* is 'many'"):
-        feed.parse({"users": "many"})
-    with pytest.raises(UserError, match=r"users .* is 1.5"):
-        feed.parse({"users": 1.5})
-    with pytest.raises(UserError, match=r"partitions .* is True"):
-        feed.parse({"partitions": True})
-    assert parse_options("feed", feed.Options, {"zipf": 1}, {}).zipf == 1
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (
+            "regression",
+            {"corelation": 0.5},
+            r"data\.generate\.options\.corelation unknown key; did you mean correlation",
+        ),
+        ("regression", {"correlation": 2}, r"options\.correlation must be less than or equal to 1"),
+        ("feed", {"users": "many"}, r"options\.users must be a valid integer"),
+        ("feed", {"users": 1.5}, r"options\.users must be a valid integer"),
+        ("feed", {"partitions": True}, r"options\.partitions must not be true"),
+        ("criteo", {"users": 5}, r"options\.users has no effect: it belongs to feed, and this is criteo"),
+    ],
+)
+def test_wrong_options_are_named(kind, options, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        generate(small(kind, options=options), str(tmp_path / "data"))
 
 
 def test_a_failed_generation_leaves_nothing(tmp_path):
@@ -162,13 +161,12 @@ def test_feed_items_that_were_clicked_are_clicked_again(tmp_path):
 
 
 def test_feed_partitions_split_rows_evenly_in_bounded_files():
-    options = feed.parse({"partitions": 4})
-    tables = list(feed.files(options, 0, 0, 1_003, 100))
+    tables = list(feed.build(feed.Settings(partitions=4))(0, 0, 1_003, 100))
     days = [name.split("/")[0] for name, _ in tables]
     assert len(set(days)) == 4
     assert sum(table.num_rows for _, table in tables) == 1_003
     assert max(table.num_rows for _, table in tables) <= 100
-    _, table = next(feed.files(feed.parse({"history_length": 0, "null_rate": 0, "partitions": 1}), 0, 0, 10, 10))
+    _, table = next(feed.build(feed.Settings(history_length=0, null_rate=0, partitions=1))(0, 0, 10, 10))
     assert table.column("history").to_pylist() == [[]] * 10
 
 
@@ -188,8 +186,8 @@ def test_reference_labels_follow_the_inputs(tmp_path):
 
 @given(st.floats(-1, 1), st.integers(2, 50), st.floats(0.1, 10), st.integers(0, 2**32))
 def test_regression_weights_have_the_correlation_asked_for(correlation, dimension, scale, seed):
-    options = regression.Options(dimension=dimension, correlation=correlation, scale=scale)
-    first, second = regression.weight_vectors(options, np.random.default_rng(seed))
+    settings = regression.Settings(dimension=dimension, correlation=correlation, scale=scale)
+    first, second = regression.weight_vectors(settings, np.random.default_rng(seed))
     assert np.linalg.norm(first) == pytest.approx(scale)
     assert np.linalg.norm(second) == pytest.approx(scale)
     assert first @ second / scale**2 == pytest.approx(correlation, abs=1e-9)

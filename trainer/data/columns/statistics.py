@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from configs.choices import load
+from configs.choices import read
 from configs.errors import UserError
 from configs.schema import DataConfig, TaskConfig
 from embeddings.features.feature_transforms import FeatureTransforms
@@ -153,7 +153,7 @@ def _limits_of(tasks: Mapping[str, TaskConfig], weight_column: str | None) -> It
             yield column, Limits(_WEIGHT, 0.0, float(np.finfo(np.float32).max), nulls=False)
     for name, task in tasks.items():
         label = task.label or name
-        if load("models.losses", task.loss).INPUT == "logit":
+        if read("models.losses", task.loss, "INPUT") == "logit":
             remedy = f"Write 0, 1, or null where it is not known; or set tasks.{name}.loss to one as mse."
             yield label, Limits(remedy, 0.0, 1.0)
         else:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from configs.choices import load
+from configs.choices import read
 from configs.schema import TaskConfig
 from trainer.data.columns.numbers import Vector, numbers, refuse_first
 from trainer.data.columns.reweighting import rules
@@ -28,7 +28,7 @@ class Targets:
     def __init__(self, tasks: Mapping[str, TaskConfig], weight_column: str | None) -> None:
         self._tasks = {name: (task.label or name, task) for name, task in tasks.items()}
         self._weight_column = weight_column
-        self._unit = {name for name, task in tasks.items() if load("models.losses", task.loss).INPUT == "logit"}
+        self._unit = {name for name, task in tasks.items() if read("models.losses", task.loss, "INPUT") == "logit"}
         self._rules = {name: rules(name, task) for name, task in tasks.items()}
         weights = [weight_column, *(task.weight_column for task in tasks.values())]
         columns = [label for label, _ in self._tasks.values()] + [column for column in weights if column]

@@ -10,14 +10,16 @@ score is the sum of a bias of every ID, affinities of neighbouring columns, and 
     c1 ... c26        int64, 63 bits, as hashed categories are; some null
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
-from trainer.data.generators import parse_options, plain_files, random_stream
+from configs.choice_settings import ChoiceSettings
+from configs.section import OpenFraction
+from trainer.data.generators import Generator, plain_files, random_stream
 from trainer.data.generators._columns import probability, raw_ids, with_nulls
 from trainer.data.generators._hashing import factors, zipf
 
@@ -31,54 +33,41 @@ PAIRS = 4  # neighbouring columns whose IDs like or dislike each other
 BIAS, AFFINITY, VALUE = 1, 2, 3  # seeds of the properties of IDs, a hundred columns apart
 
 
-@dataclass(frozen=True)
-class Options:
-    """max_cardinality: distinct IDs of a column at most; zipf: exponent of their popularity; click_rate: about;
-    conversion_rate: of any impression, were it clicked; null_rate: share of the values; signal: how strongly scores
-    spread."""
-
-    max_cardinality: int = 200_000
-    zipf: float = 1.05
-    click_rate: float = 0.25
-    conversion_rate: float = 0.1
-    null_rate: float = 0.05
-    signal: float = 1.5
+class Settings(ChoiceSettings):
+    max_cardinality: int = Field(
+        default=200_000, ge=1, le=2**62, description="Distinct IDs of a column at most: what its table has to hold."
+    )
+    zipf: float = Field(default=1.05, ge=0, le=10, description="Exponent of the IDs' popularity; 0: all alike.")
+    click_rate: OpenFraction = Field(default=0.25, description="Share of clicks, about.")
+    conversion_rate: OpenFraction = Field(default=0.1, description="Of any impression, were it clicked; about.")
+    null_rate: float = Field(default=0.05, ge=0, le=1, description="Share of the values that are null.")
+    signal: float = Field(default=1.5, ge=0, le=100, description="How strongly scores spread; 0: nothing to learn.")
 
 
-RANGES = {
-    "max_cardinality": (1, 2**62),
-    "zipf": (0, 10),
-    "click_rate": (1e-6, 1 - 1e-6),
-    "conversion_rate": (1e-6, 1 - 1e-6),
-    "null_rate": (0, 1),
-    "signal": (0, 100),
-}
+def build(settings: Settings) -> Generator:
+    return partial(files, settings)
 
 
-def parse(options: Mapping[str, Any]) -> Options:
-    return parse_options("criteo", Options, options, RANGES)
-
-
-def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
+def files(settings: Settings, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
     """Files without partitions; the columns are listed above."""
     for number, name, file_rows in plain_files(rows, rows_per_file):
-        yield name, _table(options, seed, random_stream(seed, part, number), file_rows)
+        yield name, _table(settings, seed, random_stream(seed, part, number), file_rows)
 
 
-def _table(options: Options, seed: int, rng: np.random.Generator, rows: int) -> pa.Table:
-    ids = [zipf(rng.random(rows), min(count, options.max_cardinality), options.zipf) for count in CARDINALITIES]
+def _table(settings: Settings, seed: int, rng: np.random.Generator, rows: int) -> pa.Table:
+    ids = [zipf(rng.random(rows), min(count, settings.max_cardinality), settings.zipf) for count in CARDINALITIES]
     counts = np.floor(rng.lognormal(1.0, 1.5, (COUNTS, rows)))
     scores = _scores(seed, ids, counts)
-    clicked = rng.random(rows) < probability(options.click_rate, scores[0], options.signal)
-    converted = rng.random(rows) < probability(options.conversion_rate, scores[1], options.signal)
+    clicked = rng.random(rows) < probability(settings.click_rate, scores[0], settings.signal)
+    converted = rng.random(rows) < probability(settings.conversion_rate, scores[1], settings.signal)
     columns = {
         "label": pa.array(clicked.astype(np.float32)),
         "conversion": pa.array(converted.astype(np.float32), mask=~clicked),
     }
     for number, values in enumerate(counts, 1):
-        columns[f"i{number}"] = with_nulls(rng, values.astype(np.int32), options.null_rate)
+        columns[f"i{number}"] = with_nulls(rng, values.astype(np.int32), settings.null_rate)
     for number, ranks in enumerate(ids, 1):
-        columns[f"c{number}"] = with_nulls(rng, raw_ids(ranks, seed + 100 * VALUE + number), options.null_rate)
+        columns[f"c{number}"] = with_nulls(rng, raw_ids(ranks, seed + 100 * VALUE + number), settings.null_rate)
     return pa.table(columns)
 
 

@@ -17,14 +17,16 @@ in hive folders date=YYYY-MM-DD, of which validation has one, the day after the 
 """
 
 import datetime
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
-from trainer.data.generators import parse_options, random_stream
+from configs.choice_settings import ChoiceSettings
+from configs.section import OpenFraction
+from trainer.data.generators import Generator, random_stream
 from trainer.data.generators._columns import probability, raw_ids, with_nulls
 from trainer.data.generators._hashing import factors, mix, uniform, zipf
 
@@ -38,49 +40,29 @@ USER_FACTORS, ITEM_FACTORS = 10, 20
 USER_BIAS, ITEM_BIAS, AUTHOR_BIAS = 30, 40, 50
 
 
-@dataclass(frozen=True)
-class Options:
-    """users, items: distinct IDs; zipf: exponent of their popularity; partitions: days of the training part;
-    click_rate, like_rate: about; missing_labels, null_rate: shares of rows; signal: how strongly scores spread."""
-
-    users: int = 200_000
-    items: int = 50_000
-    zipf: float = 1.05
-    partitions: int = 3
-    history_length: int = 20
-    factors: int = 4
-    task_correlation: float = 0.6
-    signal: float = 1.5
-    click_rate: float = 0.3
-    like_rate: float = 0.03
-    missing_labels: float = 0.05
-    null_rate: float = 0.02
+class Settings(ChoiceSettings):
+    users: int = Field(default=200_000, ge=1, le=2**62, description="Distinct users; costs no memory.")
+    items: int = Field(default=50_000, ge=1, le=2**62, description="Distinct items; costs no memory.")
+    zipf: float = Field(default=1.05, ge=0, le=10, description="Exponent of the IDs' popularity; 0: all alike.")
+    partitions: int = Field(default=3, ge=1, le=3_650, description="Days, one folder each, of the training part.")
+    history_length: int = Field(default=20, ge=0, le=10_000, description="Longest list of earlier items.")
+    factors: int = Field(default=4, ge=1, le=256, description="Latent factors of a task's taste; more are harder.")
+    task_correlation: float = Field(default=0.6, ge=0, le=1, description="Share of the affinity that tasks share.")
+    signal: float = Field(default=1.5, ge=0, le=100, description="How strongly scores spread; 0: nothing to learn.")
+    click_rate: OpenFraction = Field(default=0.3, description="Share of clicks, about.")
+    like_rate: OpenFraction = Field(default=0.03, description="Share of likes, about.")
+    missing_labels: float = Field(default=0.05, ge=0, le=1, description="Share of likes and watch times that are null.")
+    null_rate: float = Field(default=0.02, ge=0, le=1, description="Share of histories and ages that are null.")
 
 
-RANGES = {
-    "users": (1, 2**62),
-    "items": (1, 2**62),
-    "zipf": (0, 10),
-    "partitions": (1, 3_650),
-    "history_length": (0, 10_000),
-    "factors": (1, 256),
-    "task_correlation": (0, 1),
-    "signal": (0, 100),
-    "click_rate": (1e-6, 1 - 1e-6),
-    "like_rate": (1e-6, 1 - 1e-6),
-    "missing_labels": (0, 1),
-    "null_rate": (0, 1),
-}
+def build(settings: Settings) -> Generator:
+    return partial(files, settings)
 
 
-def parse(options: Mapping[str, Any]) -> Options:
-    return parse_options("feed", Options, options, RANGES)
-
-
-def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
+def files(settings: Settings, seed: int, part: int, rows: int, rows_per_file: int) -> Iterator[tuple[str, pa.Table]]:
     """Files of consecutive days; the columns are listed above."""
-    days = options.partitions if part == 0 else 1
-    first_day = 0 if part == 0 else options.partitions
+    days = settings.partitions if part == 0 else 1
+    first_day = 0 if part == 0 else settings.partitions
     number = 0
     for day in range(days):
         date = FIRST_DAY + datetime.timedelta(days=first_day + day)
@@ -88,64 +70,66 @@ def files(options: Options, seed: int, part: int, rows: int, rows_per_file: int)
         for start in range(rows * day // days, end, rows_per_file):
             rng = random_stream(seed, part, number)
             name = f"date={date.isoformat()}/part-{number:05}.parquet"
-            yield name, _table(options, seed, rng, np.arange(start, min(start + rows_per_file, end)))
+            yield name, _table(settings, seed, rng, np.arange(start, min(start + rows_per_file, end)))
             number += 1
 
 
-def _table(options: Options, seed: int, rng: np.random.Generator, row_ids: np.ndarray) -> pa.Table:
+def _table(settings: Settings, seed: int, rng: np.random.Generator, row_ids: np.ndarray) -> pa.Table:
     rows = len(row_ids)
-    user = zipf(rng.random(rows), options.users, options.zipf)
-    item = zipf(rng.random(rows), options.items, options.zipf)
-    author = _author(options, seed, item)
+    user = zipf(rng.random(rows), settings.users, settings.zipf)
+    item = zipf(rng.random(rows), settings.items, settings.zipf)
+    author = _author(settings, seed, item)
     hour = rng.integers(0, 24, rows, dtype=np.int32)
     age = np.round(18 + 60 * uniform(user, USER_BIAS + 1) ** 2)
     duration = np.exp(rng.normal(3.0, 0.8, rows))
     context = rng.standard_normal((rows, 4)).astype(np.float32)
-    history, lengths = _history(options, seed, rng, user)
-    scores = _scores(options, seed, user, item, author)
-    scores += 0.3 * _history_match(options, seed, item, history, lengths)[:, None]
+    history, lengths = _history(settings, seed, rng, user)
+    scores = _scores(settings, seed, user, item, author)
+    scores += 0.3 * _history_match(settings, seed, item, history, lengths)[:, None]
     scores += (0.3 * np.sin(hour * (np.pi / 12)) - 0.2 * (age - 40) / 20 + 0.2 * context[:, 0])[:, None]
     columns = {
         "row_id": pa.array(row_ids),
         "user_id": raw_ids(user, seed + USER_ID),
         "item_id": raw_ids(item, seed + ITEM_ID),
         "author_id": pa.array([f"a{number:05x}" for number in author.tolist()]),
-        **_history_columns(options, seed, rng, history, lengths),
+        **_history_columns(settings, seed, rng, history, lengths),
         "hour": pa.array(hour),
         "device": pa.array((mix(user, USER_BIAS + 2) % np.uint64(5)).astype(np.int32)),
-        "age": with_nulls(rng, age.astype(np.float32), options.null_rate),
+        "age": with_nulls(rng, age.astype(np.float32), settings.null_rate),
         "duration_s": pa.array(duration.astype(np.float32)),
         "context": pa.FixedSizeListArray.from_arrays(pa.array(context.reshape(-1)), 4),
     }
-    return pa.table(columns | _labels(options, rng, scores, duration))
+    return pa.table(columns | _labels(settings, rng, scores, duration))
 
 
-def _author(options: Options, seed: int, item: np.ndarray) -> np.ndarray:
-    authors = max(1, options.items // ITEMS_PER_AUTHOR)
+def _author(settings: Settings, seed: int, item: np.ndarray) -> np.ndarray:
+    authors = max(1, settings.items // ITEMS_PER_AUTHOR)
     return (mix(item, seed + ITEM_AUTHOR) % np.uint64(authors)).astype(np.int64)
 
 
-def _scores(options: Options, seed: int, user: np.ndarray, item: np.ndarray, author: np.ndarray) -> np.ndarray:
+def _scores(settings: Settings, seed: int, user: np.ndarray, item: np.ndarray, author: np.ndarray) -> np.ndarray:
     """[rows, tasks], about standard normal: biases of the IDs, and affinities that the tasks partly share."""
-    count = options.factors * (len(TASKS) + 1)
+    count = settings.factors * (len(TASKS) + 1)
     product = factors(user, count, seed + USER_FACTORS) * factors(item, count, seed + ITEM_FACTORS)
-    affinity = product.reshape(len(user), len(TASKS) + 1, options.factors).sum(axis=-1) / np.sqrt(options.factors)
-    shared, own = np.sqrt(options.task_correlation), np.sqrt(1 - options.task_correlation)
+    affinity = product.reshape(len(user), len(TASKS) + 1, settings.factors).sum(axis=-1) / np.sqrt(settings.factors)
+    shared, own = np.sqrt(settings.task_correlation), np.sqrt(1 - settings.task_correlation)
     affinity = shared * affinity[:, :1] + own * affinity[:, 1:]
     bias = factors(item, 1, seed + ITEM_BIAS) + 0.7 * factors(user, 1, seed + USER_BIAS)
     bias = bias + 0.5 * factors(author, 1, seed + AUTHOR_BIAS)
     return (affinity + bias) / np.sqrt(2.74)
 
 
-def _history(options: Options, seed: int, rng: np.random.Generator, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _history(
+    settings: Settings, seed: int, rng: np.random.Generator, user: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Items [rows, history_length] that the user chose: of two candidates the one with the greater affinity.
 
     The lists of a user share most items, since a candidate depends on the user and a slot. Lengths [rows] are from 0.
     """
-    rows, length = len(user), options.history_length
+    rows, length = len(user), settings.history_length
     slot = rng.integers(0, 2 * length + 1, (rows, length))
     key = mix(user[:, None] * np.int64(4 * length + 4) + 2 * slot, seed + HISTORY)
-    pair = zipf(np.stack([uniform(key, 1), uniform(key, 2)]), options.items, options.zipf)
+    pair = zipf(np.stack([uniform(key, 1), uniform(key, 2)]), settings.items, settings.zipf)
     taste = factors(user, 2, seed + USER_FACTORS)[:, None, :]
     liking = (factors(pair, 2, seed + ITEM_FACTORS) * taste).sum(axis=-1)
     chosen = np.where(liking[0] > liking[1], pair[0], pair[1])
@@ -153,24 +137,24 @@ def _history(options: Options, seed: int, rng: np.random.Generator, user: np.nda
 
 
 def _history_match(
-    options: Options, seed: int, item: np.ndarray, history: np.ndarray, lengths: np.ndarray
+    settings: Settings, seed: int, item: np.ndarray, history: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
     """[rows]: cosine-like similarity of the item and the mean of the history, 0 for an empty one."""
-    if options.history_length == 0:
+    if settings.history_length == 0:
         return np.zeros(len(item))
-    mask = np.arange(options.history_length) < lengths[:, None]
+    mask = np.arange(settings.history_length) < lengths[:, None]
     mean = (factors(history, 2, seed + ITEM_FACTORS) * mask[..., None]).sum(axis=1)
     mean /= np.sqrt(np.maximum(lengths, 1))[:, None]
     return (mean * factors(item, 2, seed + ITEM_FACTORS)).sum(axis=-1) / np.sqrt(2)
 
 
 def _history_columns(
-    options: Options, seed: int, rng: np.random.Generator, history: np.ndarray, lengths: np.ndarray
+    settings: Settings, seed: int, rng: np.random.Generator, history: np.ndarray, lengths: np.ndarray
 ) -> dict[str, pa.Array]:
-    null = rng.random(len(lengths)) < options.null_rate
+    null = rng.random(len(lengths)) < settings.null_rate
     kept = np.where(null, 0, lengths)
-    mask = np.arange(options.history_length) < kept[:, None]
-    age = kept[:, None] - np.arange(options.history_length)
+    mask = np.arange(settings.history_length) < kept[:, None]
+    age = kept[:, None] - np.arange(settings.history_length)
     offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
     weights = pa.array((1.0 / np.sqrt(np.maximum(age, 1)))[mask].astype(np.float32))
     return {
@@ -184,13 +168,13 @@ def _lists(offsets: np.ndarray, values: pa.Array, null: np.ndarray) -> pa.Array:
 
 
 def _labels(
-    options: Options, rng: np.random.Generator, scores: np.ndarray, duration: np.ndarray
+    settings: Settings, rng: np.random.Generator, scores: np.ndarray, duration: np.ndarray
 ) -> dict[str, pa.Array]:
-    click = rng.random(len(scores)) < probability(options.click_rate, scores[:, 0], options.signal)
-    like = rng.random(len(scores)) < probability(options.like_rate, scores[:, 1], options.signal)
+    click = rng.random(len(scores)) < probability(settings.click_rate, scores[:, 0], settings.signal)
+    like = rng.random(len(scores)) < probability(settings.like_rate, scores[:, 1], settings.signal)
     watch_time = duration / 60 * np.exp(0.5 * scores[:, 2] + rng.normal(-0.5, 0.3, len(scores)))
     return {
         "click": pa.array(click.astype(np.float32)),
-        "like": with_nulls(rng, like.astype(np.float32), options.missing_labels),
-        "watch_time": with_nulls(rng, watch_time.astype(np.float32), options.missing_labels),
+        "like": with_nulls(rng, like.astype(np.float32), settings.missing_labels),
+        "watch_time": with_nulls(rng, watch_time.astype(np.float32), settings.missing_labels),
     }

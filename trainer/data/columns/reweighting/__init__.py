@@ -1,8 +1,8 @@
 """Sample loss reweighting by rule: which rows count how much in a task's loss. One module a rule.
 
-`tasks.<name>.reweight` names rules and gives each its settings. A module has `Settings`, a `Rule`: its fields are the
-keys of the config, so that wrong ones are refused; called on a table it gives a factor a row. Factors of several rules
-multiply, with those of weight columns too. They apply to training alone: evaluation counts rows as they came.
+`tasks.<name>.reweight` names rules and gives each its settings. A module has `Settings` and `build(settings)`, which
+makes a `Rule`: called on a table it gives a factor a row. Factors of several rules multiply, with those of weight
+columns too. They apply to training alone: evaluation counts rows as they came.
 
 R rows.
 """
@@ -10,26 +10,23 @@ R rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
-from pydantic import ValidationError
 
-from configs.choices import did_you_mean, load
-from configs.errors import UserError
-from configs.schema import Section, TaskConfig
+from configs.choice_settings import settings_of
+from configs.choices import load
+from configs.schema import TaskConfig
 from embeddings.features.limits import Limits
 from trainer.data.columns.numbers import Vector
 from trainer.data.dataset.manifest import Manifest
 
 
-class Rule(Section):
+class Rule:
     """A rule with its settings."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What it reads."""
-        raise NotImplementedError
+    columns: tuple[str, ...]
+    """What it reads."""
 
     @property
     def limits(self) -> dict[str, Limits]:
@@ -47,6 +44,12 @@ class Rule(Section):
     def settled(self, manifest: Manifest) -> dict[str, Any]:
         """Settings that the rule takes from the training part as a whole, to be kept in the run's config."""
         return {}
+
+
+class RuleModule(Protocol):
+    """What a module of this package has."""
+
+    def build(self, settings: Any, /) -> Rule: ...
 
 
 def rules(name: str, task: TaskConfig) -> list[Rule]:
@@ -82,22 +85,6 @@ def without(tasks: Mapping[str, TaskConfig]) -> dict[str, TaskConfig]:
     return {name: task.model_copy(update={"reweight": {}}) for name, task in tasks.items()}
 
 
-def _rule(path: str, rule: str, settings: Mapping[str, Any]) -> Rule:
-    kind: type[Rule] = load("trainer.data.columns.reweighting", rule).Settings
-    try:
-        return kind.model_validate(dict(settings))
-    except ValidationError as error:
-        known = list(kind.model_fields)
-        lines = [_mistake(path, item, known) for item in error.errors(include_url=False)]
-        raise UserError(
-            "\n".join([*lines, f"{rule} has: {', '.join(known)}; trainer/data/columns/reweighting says more."])
-        ) from None
-
-
-def _mistake(path: str, item: Any, known: list[str]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "missing":
-        return f"{path}.{key} is missing"
-    if item["type"] == "extra_forbidden":
-        return f"{path}.{key}: unknown key; {did_you_mean(key, known)}"
-    return f"{path}.{key} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+def _rule(path: str, rule: str, values: Mapping[str, Any]) -> Rule:
+    module = load("trainer.data.columns.reweighting", rule)
+    return cast(RuleModule, module).build(settings_of(module, values, path))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 from pydantic import Field, field_validator
 
+from configs.choice_settings import ChoiceSettings
 from configs.errors import UserError
 from configs.section import PositiveFloat
 from embeddings.features.arrow import refuse, single_array
@@ -27,18 +28,18 @@ _NOTHING = 1e-6  # a weight that teaches nothing
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "days": float(_DAY_S)}
 
 
-class Settings(Rule):
-    """max(floor, 0.5 ^ (age / half_life_days)); a row of `date` or later weighs 1.
-
-    column: dates, timestamps (UTC where they name no zone), or integers since 1970-01-01 in `unit`. date: such as
-    2022-05-04 or 2022-05-04T18:00; left out, it is the newest of the training part when the run starts.
-    """
-
-    column: str
-    half_life_days: PositiveFloat
-    date: str | None = None
-    unit: Literal["s", "ms", "us", "days"] = "s"
-    floor: float = Field(default=0.0, ge=0, le=1)
+class Settings(ChoiceSettings):
+    column: str = Field(
+        description="Dates, timestamps (UTC where they name no zone), or integers since 1970-01-01 in `unit`."
+    )
+    half_life_days: PositiveFloat = Field(description="Age at which a row weighs half; short ones forget rare events.")
+    date: str | None = Field(
+        default=None,
+        description="From where ages are counted, such as 2022-05-04 or 2022-05-04T18:00; left out, the newest of the "
+        "training part when the run starts.",
+    )
+    unit: Literal["s", "ms", "us", "days"] = Field(default="s", description="Of a column of integers.")
+    floor: float = Field(default=0.0, ge=0, le=1, description="Least weight of a row; 1 turns the rule off.")
 
     @field_validator("date", mode="before")
     @classmethod
@@ -47,9 +48,14 @@ class Settings(Rule):
             _seconds_of(str(value))
         return None if value is None else str(value)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
+
+class TimeDecay(Rule):
+    """max(floor, 0.5 ^ (age / half_life_days)); a row of `date` or later weighs 1."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.column, self.columns = settings.column, (settings.column,)
+        self.half_life_days, self.floor = settings.half_life_days, settings.floor
+        self.date, self.unit = settings.date, settings.unit
 
     @property
     def limits(self) -> dict[str, Limits]:
@@ -117,3 +123,6 @@ class Settings(Rule):
 def _seconds_of(date: str) -> float:
     moment = datetime.fromisoformat(date)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+build = TimeDecay

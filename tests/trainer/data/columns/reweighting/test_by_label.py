@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from trainer.data.columns.reweighting.by_label import Settings
+from trainer.data.columns.reweighting.by_label import Settings, build
 
 
 def factors(values: list[float | None], labels: list[float], **settings) -> list[float]:
     table = pa.table({"watch": pa.array(values, pa.float32())})
-    rule = Settings(label="watch", **settings)
+    rule = build(Settings(label="watch", **settings))
     assert rule.columns == ("watch",)
     given_labels = np.array(labels, np.float32)
     result = rule(table, given_labels, "f.parquet")

@@ -36,11 +36,14 @@ def test_evaluation_has_none() -> None:
     ("reweight", "words"),
     [
         ({"by_lable": {}}, "'by_lable' is not in trainer/data/columns/reweighting: did you mean by_label"),
-        ({"by_label": {}}, r"tasks\.click\.reweight\.by_label\.label is missing\nby_label has: label, growth"),
-        ({"by_label": {"label": "w", "capp": 2}}, r"by_label\.capp: unknown key; did you mean cap\?"),
-        ({"by_label": {"label": "w", "cap": -1}}, r"by_label\.cap = -1: Input should be greater than 0"),
-        ({"time_decay": {"column": "t", "half_life_days": True}}, r"half_life_days = True: must not be true"),
-        ({"time_decay": {"column": "t", "half_life_days": 1, "date": "May"}}, r"time_decay\.date = 'May': .*isoformat"),
+        ({"by_label": {}}, r"tasks\.click\.reweight\.by_label\.label is missing\ntrainer/.*/by_label\.py says more"),
+        ({"by_label": {"label": "w", "capp": 2}}, r"by_label\.capp unknown key; did you mean cap\?"),
+        ({"by_label": {"label": "w", "cap": -1}}, r"by_label\.cap must be greater than 0"),
+        ({"time_decay": {"column": "t", "half_life_days": True}}, r"half_life_days must not be true"),
+        (
+            {"time_decay": {"column": "t", "half_life_days": 1, "date": "May"}},
+            r"time_decay\.date invalid isoformat string: 'May'",
+        ),
     ],
 )
 def test_wrong_settings_are_named(reweight: dict, words: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs.errors import UserError
-from trainer.data.columns.reweighting.time_decay import Settings
+from trainer.data.columns.reweighting.time_decay import Settings, build
 from trainer.data.dataset.scan import build_manifest
 
 DAYS = [date(2022, 4, 26), date(2022, 5, 3), date(2022, 5, 10), date(2022, 5, 17)]
@@ -21,7 +21,7 @@ SECONDS = [int(datetime(d.year, d.month, d.day, tzinfo=UTC).timestamp()) for d i
 
 def factors(column: pa.Array, **settings) -> list[float]:
     values = {"half_life_days": 7, "date": "2022-05-10", **settings}
-    rule = Settings.model_validate({"column": "time", **values})
+    rule = build(Settings.model_validate({"column": "time", **values}))
     return rule(pa.table({"time": column}), np.ones(len(column), np.float32), "f.parquet").tolist()
 
 
@@ -71,20 +71,20 @@ def test_the_newest_row_is_found_without_reading_rows(tmp_path: Path, type_: pa.
         epoch = time.replace(tzinfo=UTC)
         value = int(epoch.timestamp()) if pa.types.is_integer(type_) else time.date() if type_ == pa.date32() else epoch
         pq.write_table(pa.table({"time": pa.array([value, value], type_)}), tmp_path / f"{number}.parquet")
-    settled = Settings(column="time", half_life_days=1).settled(build_manifest(str(tmp_path)))
+    settled = build(Settings(column="time", half_life_days=1)).settled(build_manifest(str(tmp_path)))
     assert settled == {"date": "2022-05-17T00:00:00" if type_ == pa.date32() else "2022-05-17T06:00:00"}
 
 
 def test_a_footer_that_does_not_say_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"time": [1, 2]}), tmp_path / "silent.parquet", write_statistics=False)
     with pytest.raises(UserError, match=r"silent\.parquet: the footer does not say .*'time'\n.*time_decay\.date"):
-        Settings(column="time", half_life_days=1).settled(build_manifest(str(tmp_path)))
+        build(Settings(column="time", half_life_days=1)).settled(build_manifest(str(tmp_path)))
 
 
 def settle(root: Path, times: pa.Array, row_group_size: int = 1000, **settings) -> dict:
     pq.write_table(pa.table({"time": times}), root / "a.parquet", row_group_size=row_group_size)
     values = {"column": "time", "half_life_days": 7, **settings}
-    return Settings.model_validate(values).settled(build_manifest(str(root)))
+    return build(Settings.model_validate(values)).settled(build_manifest(str(root)))
 
 
 @pytest.mark.parametrize("unit", ["ms", "us"])
@@ -116,4 +116,6 @@ def test_one_late_row_that_leaves_all_others_without_weight_is_refused(tmp_path:
 
 def test_a_given_date_needs_no_statistics(tmp_path: Path) -> None:
     pq.write_table(pa.table({"time": [1, 2]}), tmp_path / "silent.parquet", write_statistics=False)
-    assert Settings(column="time", half_life_days=1, date="2022-05-17").settled(build_manifest(str(tmp_path))) == {}
+    assert (
+        build(Settings(column="time", half_life_days=1, date="2022-05-17")).settled(build_manifest(str(tmp_path))) == {}
+    )
