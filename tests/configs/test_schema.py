@@ -51,7 +51,7 @@ def test_wrong_values_are_refused(values: dict[str, object]) -> None:
     [
         "tables.user.num_embeddings=99999999999999999999",
         "data.read_timeout_s=1e300",
-        "features.recent_items.max_length=1e10",
+        "features.history.max_length=1e10",
     ],
 )
 def test_numbers_that_no_machine_holds_are_refused_with_their_key(override: str) -> None:
