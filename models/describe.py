@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
+from configs.text_table import text_table
 from models.batched.parallel import ParallelLinear, WideLinear
 from models.build import top_of
 
@@ -47,14 +48,12 @@ def describe(config: Config) -> str:
     rows = [("layer", "weights", "output", "parameters"), ("input", "", f"[B, {config.input_layout.width}]", "")]
     rows += [(layer.name, layer.computes, layer.shape, f"{layer.parameters:,}") for layer in found]
     rows += [("logits", "", f"[B, {len(tasks)}]", ""), ("total", "", "", f"{total:,}")]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    table = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
     head = f"{config.model.top}: {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'} ({', '.join(tasks)})"
     legend = (
         'B: rows of a batch. "4 x (64 -> 32)": four networks side by side, each from 64 numbers to 32.\n'
         'Layers called "first: ..." run as one product.'
     )
-    return "\n".join([head, "", *table, "", legend])
+    return "\n".join([head, "", *text_table(rows, right={3}), "", legend])
 
 
 def _watch(module: nn.Module, name: str, found: list[Layer]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from configs.schema import Config
+from configs.text_table import text_table
 from embeddings.optimizer import attach_sparse_optimizer
 from embeddings.planning.plan import Plan, TablePlan
 from embeddings.planning.planner import plan_tables
@@ -20,6 +21,7 @@ from embeddings.tables import build_tables
 
 _WIDEST = 100
 _HEADER = ("table", "rows", "width", "GiB", "sharding", "kernel", "ranks")
+_NUMBERS = {1, 2, 3}  # columns of them
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class PlanReport:
         if rest:
             total = sum(table.bytes for table in rest)
             rows.append((f"{len(rest)} smaller", "", "", _gib(total), "", "", ""))
-        return _aligned(rows) if shown else ["no tables: all parameters are replicated"]
+        return text_table(rows, right=_NUMBERS) if shown else ["no tables: all parameters are replicated"]
 
     def _balance(self) -> Iterable[str]:
         plan = self.plan
@@ -120,14 +122,3 @@ def _gib(size: float) -> str:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns side by side: numbers to the right, words to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numbers = {1, 2, 3}
-    lines = []
-    for row in rows:
-        cells = enumerate(zip(row, widths, strict=True))
-        lines.append("  ".join(cell.rjust(w) if i in numbers else cell.ljust(w) for i, (cell, w) in cells).rstrip())
-    return lines

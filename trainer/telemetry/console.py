@@ -7,6 +7,7 @@ The values come from `records`; where the lines go is `report`'s business.
 import math
 from collections.abc import Mapping, Sequence
 
+from configs.text_table import text_table
 from trainer.telemetry.memory import Memory
 from trainer.telemetry.records import EvalRecord, StepRecord
 
@@ -70,13 +71,8 @@ def start_up_page(facts: Mapping[str, object], plan: str = "") -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(f"{v:<{w}}" if c == 0 else f"{v:>{w}}" for c, (v, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
+    """Lines of a table whose first column names what the numbers in the others are of."""
+    return text_table(rows, right=range(1, len(rows[0])), indent="  ")
 
 
 def ratio(value: float) -> str:

@@ -3,8 +3,10 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 
+import trainer.run.environment as module
 from trainer.run.environment import environment
 
 
@@ -19,6 +21,21 @@ def test_it_is_json_and_says_where_and_with_what():
     assert found["memory_gib"] > 0.1
 
 
-def test_the_commit_of_the_code_is_a_hash_when_it_is_a_checkout():
-    git = environment()["git"]
-    assert git is None or (len(git["commit"]) == 40 and isinstance(git["changed"], bool))
+def test_the_commit_of_the_code_is_that_of_its_checkout(tmp_path, monkeypatch):
+    """A checkout made here: the one that the tests run in may be a copy without its history."""
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b")
+    (tmp_path / "code.py").write_text("one")
+    assert environment_of(tmp_path, monkeypatch)["git"] is None, "an installed copy"
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "first")):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert len(commit) == 40
+    assert environment_of(tmp_path, monkeypatch)["git"] == {"commit": commit, "changed": False}
+    (tmp_path / "code.py").write_text("two")
+    assert environment_of(tmp_path, monkeypatch)["git"] == {"commit": commit, "changed": True}
+
+
+def environment_of(folder, monkeypatch):
+    """As if the code lay in `folder`."""
+    monkeypatch.setattr(module, "__file__", str(folder / "environment.py"))
+    return environment()

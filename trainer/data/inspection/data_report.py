@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
+from configs.text_table import text_table
 from trainer.data.columns.checks import kind
 from trainer.data.dataset.manifest import Manifest
 from trainer.data.dataset.path_columns import values_of
@@ -15,7 +16,6 @@ FEW_ROWS, MANY_ROWS = 10_000, 1_000_000  # of a row group
 MANY_BYTES = 256 * MIB  # of a decoded row group: what a worker keeps by default for everything read ahead
 _SLOW_CODECS = {"GZIP", "BROTLI", "LZO"}
 _SHOWN = 10  # names, or differences between schemas, that are listed
-_TABLE = "  {:<20} {:<13} {:>6} {:>11} {:>11} {:>10} {:>10} {:>10}"
 _HEADINGS = ("column", "type", "null", "distinct", "length", "min", "mean", "max")
 
 
@@ -141,7 +141,8 @@ def _lines_of_part(name: str, part: dict[str, Any]) -> list[str]:
         ]
         if groups["read"] < groups["count"]:
             lines.append(f"  columns below are of a sample: {groups['read']:,} row groups, spread over the part")
-    lines += [_TABLE.format(*_HEADINGS), *(_row(name, column) for name, column in part["columns"].items())]
+    rows = [_HEADINGS, *(_row(name, column) for name, column in part["columns"].items())]
+    lines += text_table(rows, right=range(2, len(_HEADINGS)), indent="  ")
     labels = [f"{name} {column['positive_rate']:.2%}" for name, column in part["columns"].items() if _is_0_or_1(column)]
     if labels:
         lines.append(f"  0/1 columns, share of ones: {', '.join(labels)}")
@@ -158,16 +159,16 @@ def _is_0_or_1(column: dict[str, Any]) -> bool:
     return column["positive_rate"] is not None
 
 
-def _row(name: str, column: dict[str, Any]) -> str:
+def _row(name: str, column: dict[str, Any]) -> tuple[str, ...]:
     null_rate, mean_length = column["null_rate"], column["mean_length"]
-    return _TABLE.format(
+    return (
         _cut(name, 20),
         _cut(column["type"], 13),
         "" if null_rate is None else f"{null_rate:.1%}",
         _distinct(column),
         "" if mean_length is None else f"{_short(mean_length)} ≤ {_short(column['max_length'])}",
         *("" if column[key] is None else _number(column[key]) for key in ("min", "mean", "max")),
-    ).rstrip()
+    )
 
 
 def _number(number: float) -> str:
