@@ -59,8 +59,9 @@ class TrainingConfig(Section):
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="bf16: autocast of the top; tables keep their type. Up to 4 times the speed where the top is most "
-        "of the work and the processor has BF16 (AVX512-BF16, AMX, GPUs); rounds, so it is never chosen for you.",
+        description="bf16: autocast of the top in training; tables keep their type, and evaluation is in fp32, as "
+        "serving is. Up to 4 times the speed where the top is most of the work and the processor has BF16 "
+        "(AVX512-BF16, AMX, GPUs); rounds, so it is never chosen for you.",
     )
     compile: bool = Field(
         default=False,

@@ -1,10 +1,10 @@
 """Builds the ranker of a config and puts it on this worker: tables sharded, the top replicated, optimizers attached."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from cluster.worker import Worker
@@ -53,7 +53,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     objective = Objective(config, dist.get_world_size())
     attach(objective.balance, top, sum_over_ranks)
     if config.training.precision == "bf16":
-        top.forward = torch.autocast(device.type, torch.bfloat16)(top.forward)
+        _train_in_bf16(top, device)
     if config.training.compile:
         top.compile(dynamic=False)
     ranker = Ranker(tables, config.tables_by_feature, top.to(device), objective.to(device))
@@ -62,3 +62,14 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     optimizer = combined_optimizer(model, config.training)
     optimizer.initialize_state()
     return Built(model, top, objective, optimizer, plan)
+
+
+def _train_in_bf16(top: nn.Module, device: torch.device) -> None:
+    """Training alone: an evaluation measures what is served, and that is computed in 32 bits."""
+    forward = top.forward
+
+    def in_bf16(*inputs: Tensor) -> Any:
+        with torch.autocast(device.type, torch.bfloat16, enabled=top.training):
+            return forward(*inputs)
+
+    top.forward = in_bf16

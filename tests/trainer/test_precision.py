@@ -49,7 +49,19 @@ def test_bf16_is_near_fp32_and_keeps_weights_in_fp32(data: str, plain: dict[int,
     assert {str(value.dtype) for value in dense.values()} == {"torch.float32"}
     cosines = [record["gradient_cosine/click-like"] for record in records(tmp_path / "run") if record["step"] == 8][:1]
     assert -1 <= cosines[0] <= 1
-    assert records(tmp_path / "run")[-1]["auc/click"] > 0
+    _assert_evaluated_in_fp32(data, tmp_path / "run")
+
+
+def _assert_evaluated_in_fp32(data: str, run_dir: Path) -> None:
+    """The last evaluation of a run says of its weights what the same run without BF16 says of them."""
+    evaluated = records(run_dir)[-1]
+    metrics = run_dir / "metrics.jsonl"
+    metrics.write_text("".join(f"{line}\n" for line in metrics.read_text().splitlines()[:-1]))
+    train_on(small(data, run_dir, *OPTIONS, "training.max_steps=12"), 1, resume=True)
+    again = records(run_dir)[-1]
+    assert (again["kind"], again["step"]) == ("eval", 12)
+    for metric in ("loss/click", "auc/click", "calibration/click", "rmse/watch_time"):
+        assert evaluated[metric] == again[metric]
 
 
 def test_compiled_is_equal_to_fp32(data: str, plain: dict[int, float], tmp_path: Path) -> None:
