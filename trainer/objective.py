@@ -3,6 +3,8 @@
 B batch, T tasks.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,6 @@ from models.criterion import Criterion
 from models.experts import load_balance_loss
 from trainer.ranker import Outputs
 from trainer.ranks.collectives import sum_over_ranks
-from trainer.telemetry.metrics import TaskValues
 
 
 class Objective(nn.Module):
@@ -29,10 +30,9 @@ class Objective(nn.Module):
         self._scale = world_size / config.data.global_batch_size
         self._load_balance = config.model.load_balance
 
-    def observe(self, tasks: TaskValues) -> None:
-        """Tells the balance what the tasks' losses were since the last log line: the same values on every rank."""
-        losses = [values["loss"] for values in tasks.values()]
-        self.balance.observe(torch.tensor(losses, device=self.balance.config_weights.device))
+    def observe(self, mean_losses: Sequence[float]) -> None:
+        """Gives the balance the tasks' losses since the last log line: the same on every rank, NaN without a row."""
+        self.balance.observe(torch.tensor(mean_losses, device=self.balance.config_weights.device))
 
     def forward(
         self, scored: tuple[Tensor, dict[str, Tensor]], labels: Tensor, weights: Tensor

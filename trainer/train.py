@@ -82,7 +82,7 @@ def fit(session: Session) -> tuple[Position, bool]:
             session.report.write(record)
             unlearned.see(record)
             refuse_divergence(record, config.training)
-            objective.observe(record.tasks)
+            objective.observe([values["loss"] for values in record.tasks.values()])
             stall, cosines = 0.0, {}
             stopped = at.step < last and _is_told_to_stop(session)
         if due.end_of_epoch and not session.following:
