@@ -19,11 +19,13 @@ from trainer.data.columns.reweighting import settle
 from trainer.data.dataset.manifest import Manifest
 from trainer.data.dataset.scan import build_manifest
 from trainer.data.generators._generate import generate
+from trainer.data.reading.order import sample_order
 from trainer.run.environment import environment
 from trainer.run.folder import Folder
 from trainer.run.manifests import keep_manifest, read_manifest
 from trainer.run.run_directory import RunDirectory, write_json
 from trainer.run.vocabularies import changed_vocabularies, features_of, keep_vocabularies
+from trainer.schedule import refuse_endless_warmup
 
 Say = Callable[[str], None]
 _FEW_ROWS = 1000
@@ -79,6 +81,7 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
         _check_generated(config, features)
     else:
         manifests = check_parts(config, features, _manifests(run, config) if former else {}, say)
+        _refuse_endless_warmup(config, manifests[config.data.train])
         tasks = settle(config.tasks, manifests[config.data.train], former.tasks if former else {})
         config = config.model_copy(update={"tasks": tasks})
     return Checked(config, manifests, _changes(run, former, config, same) if former else [])
@@ -86,6 +89,10 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
 
 def _is_to_be_generated(config: Config) -> bool:
     return config.data.generate is not None and not Path(config.data.root).exists()
+
+
+def _refuse_endless_warmup(config: Config, manifest: Manifest) -> None:
+    refuse_endless_warmup(config, sample_order(manifest, config.data, config.training.seed, shuffle=True).steps)
 
 
 def _check_generated(config: Config, features: FeatureTransforms) -> None:

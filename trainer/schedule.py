@@ -1,9 +1,10 @@
-"""Learning rates over a run: a pure function of the step, so that a resumed run needs no state for it."""
+"""How long a run is, and learning rates over it: pure functions, so that a resumed run needs no state for them."""
 
 import math
 
 from configs.errors import UserError
-from configs.schema import TrainingConfig
+from configs.schema import Config, TrainingConfig
+from trainer.run.position import Position
 
 
 def learning_rates(training: TrainingConfig, step: int, last_step: int) -> dict[str, float]:
@@ -28,14 +29,24 @@ def learning_rate_factor(training: TrainingConfig, step: int, last_step: int) ->
     return left if training.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
-def refuse_endless_warmup(training: TrainingConfig, last_step: int) -> None:
+def last_step(config: Config, start: Position, steps_per_epoch: int) -> int | None:
+    """Steps that the run will have done at its end; None if that is not known, as new partitions may come."""
+    if config.data.follow:
+        return config.training.max_steps
+    left = (config.training.epochs - start.epoch) * steps_per_epoch - start.epoch_step
+    planned = start.step + max(0, left)
+    return min(planned, config.training.max_steps or planned)
+
+
+def refuse_endless_warmup(config: Config, steps_per_epoch: int) -> None:
     """Checks what the config alone cannot show: the data says how many steps an epoch has.
 
     Raises:
         UserError: the learning rates would never get to what the config asks for.
     """
-    if training.warmup_steps >= last_step > 0:
+    warmup, last = config.training.warmup_steps, last_step(config, Position(0, 0, 0), steps_per_epoch)
+    if last is not None and warmup >= last > 0:
         raise UserError(
-            f"training.warmup_steps = {training.warmup_steps:,}: the warm-up would not end before the run, which has "
-            f"{last_step:,} steps\nLower training.warmup_steps, or raise training.epochs."
+            f"training.warmup_steps = {warmup:,}: the warm-up would not end before the run, which has {last:,} steps\n"
+            "Lower training.warmup_steps, or raise training.epochs."
         )

@@ -21,7 +21,6 @@ from trainer.data.columns.reweighting import without
 from trainer.data.dataset.source import open_source
 from trainer.data.reading.quarantine import Quarantined
 from trainer.data.reading.reader import Reader
-from trainer.due import NEVER
 from trainer.evaluate import Evaluations
 from trainer.run.following import Following
 from trainer.run.manifests import read_manifest
@@ -33,7 +32,7 @@ from trainer.run.saved_names import is_in_tables
 from trainer.run.skipped import SkippedRowGroups
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
-from trainer.schedule import refuse_endless_warmup
+from trainer.schedule import last_step
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
@@ -90,7 +89,6 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
     start = newest.position if newest else Position(0, 0, 0)
     last = last_step(config, start, reader.steps_per_epoch)
-    refuse_endless_warmup(config.training, NEVER if last is None else last)
     built = build(config, device, worker.local_world_size, read_pins(run))
     checkpointer.may_be_undefined = may_be_undefined(built.objective)
     if newest:
@@ -177,12 +175,3 @@ def open_reader(
 def _dense_parameters(built: Built) -> int:
     named = built.model.named_parameters()
     return sum(parameter.numel() for name, parameter in named if not is_in_tables(name))
-
-
-def last_step(config: Config, start: Position, steps_per_epoch: int) -> int | None:
-    """Steps that the run will have done at its end; None if that is not known, as new partitions may come."""
-    if config.data.follow:
-        return config.training.max_steps
-    left = (config.training.epochs - start.epoch) * steps_per_epoch - start.epoch_step
-    planned = start.step + max(0, left)
-    return min(planned, config.training.max_steps or planned)

@@ -49,6 +49,10 @@ MISTAKES = {
         "no cannot be",
     ),
     "unit of times": ({"tasks": {"click": {"reweight": {"time_decay": TIME}}}}, "which is no date in s"),
+    "warm-up": (
+        {"training": {"run_dir": "run", "warmup_steps": 2}},
+        "warm-up would not end before the run, which has 2",
+    ),
     "generated columns": ({"data": MADE}, "there is no column 'city'"),
 }
 
@@ -58,6 +62,8 @@ def test_a_dry_run_refuses_what_a_run_refuses(root: Path, mistake: str) -> None:
     changes, message = MISTAKES[mistake]
     if mistake == "validation part":
         pq.write_table(pa.table({"click": [0, 1]}), root / "data" / "validation" / "a.parquet")
+    if mistake == "warm-up":
+        changes = {"training": changes["training"] | {"run_dir": str(root / "run")}}
     if mistake == "generated columns":
         changes = {"data": MADE | {"root": str(root / "made")}}
     config = config_of(root, **changes)

@@ -1,11 +1,11 @@
-"""Learning rates over a run, step by step, against their formulas; and a warm-up that the run would not outlast."""
+"""Learning rates over a run, step by step, against their formulas; a warm-up that the run would not outlast."""
 
 import math
 
 import pytest
 
 from configs.errors import UserError
-from configs.schema import TrainingConfig
+from configs.schema import Config, TrainingConfig
 from trainer.due import NEVER
 from trainer.schedule import learning_rate_factor, learning_rates, refuse_endless_warmup
 
@@ -45,8 +45,16 @@ def test_both_rates_follow_the_schedule() -> None:
 
 
 def test_a_warm_up_that_the_run_does_not_outlast_is_refused() -> None:
-    refuse_endless_warmup(training(warmup_steps=99), 100)
-    refuse_endless_warmup(training(warmup_steps=10**9), NEVER)  # new partitions may come
-    refuse_endless_warmup(training(), 0)
-    with pytest.raises(UserError, match=r"training.warmup_steps = 10,000: .* has 8 steps\nLower training.warmup_steps"):
-        refuse_endless_warmup(training(warmup_steps=10_000), 8)
+    def config(**changes) -> Config:
+        return Config(
+            data={"root": "data", "order": "by_partition", **changes.pop("data", {})},
+            features={"price": {}},
+            tasks={"click": {}},
+            training={"run_dir": "run", **changes},
+        )
+
+    refuse_endless_warmup(config(warmup_steps=79, epochs=2), 40)
+    refuse_endless_warmup(config(), 0)
+    refuse_endless_warmup(config(warmup_steps=10**9, data={"follow": True}), 40)  # new partitions may come
+    with pytest.raises(UserError, match=r"training.warmup_steps = 80: .* has 80 steps\nLower training.warmup_steps"):
+        refuse_endless_warmup(config(warmup_steps=80, epochs=2), 40)

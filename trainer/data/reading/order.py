@@ -18,6 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from configs.schema import DataConfig
+from trainer.data.dataset.manifest import Manifest
+
 Indices = npt.NDArray[np.int64]
 
 _ROW_GROUPS, _ROWS = 0, 1  # what a stream of random numbers permutes
@@ -190,3 +193,16 @@ def _ranges(row_groups: Indices, ends: Indices, start: int, stop: int) -> tuple[
 def lanes_of(rank: int, world_size: int, lanes: int) -> Sequence[int]:
     """The lanes that a rank reads. Every rank has room for ceil(lanes / world_size) of them."""
     return range(rank, lanes, world_size)
+
+
+def sample_order(manifest: Manifest, data: DataConfig, seed: int, shuffle: bool) -> Order:
+    """The order that a config gives to the rows of a manifest."""
+    shuffle = shuffle and data.order != "sequential"
+    return Order(
+        segments=manifest.segments(data.order == "by_partition"),
+        seed=seed,
+        lanes=data.lanes,
+        lane_batch_size=data.global_batch_size // data.lanes,
+        window=data.shuffle_window if shuffle else 0,
+        permute_row_groups=shuffle,
+    )

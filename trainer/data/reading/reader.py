@@ -19,7 +19,7 @@ from trainer.data.reading.batch import Batch
 from trainer.data.reading.buffers import Buffers
 from trainer.data.reading.chunks import Chunk, Layout, chunks
 from trainer.data.reading.decode import Decoder
-from trainer.data.reading.order import Order, lanes_of
+from trainer.data.reading.order import lanes_of, sample_order
 from trainer.data.reading.prefetch import Prefetcher
 from trainer.data.reading.quarantine import Quarantine, Quarantined
 
@@ -209,16 +209,3 @@ class BatchIterator(Iterator[Batch]):
 
     def __del__(self) -> None:
         self._prefetcher.close()
-
-
-def sample_order(manifest: Manifest, data: DataConfig, seed: int, shuffle: bool) -> Order:
-    """The order that a config gives to the rows of a manifest."""
-    shuffle = shuffle and data.order != "sequential"
-    return Order(
-        segments=manifest.segments(data.order == "by_partition"),
-        seed=seed,
-        lanes=data.lanes,
-        lane_batch_size=data.global_batch_size // data.lanes,
-        window=data.shuffle_window if shuffle else 0,
-        permute_row_groups=shuffle,
-    )
