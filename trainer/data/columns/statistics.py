@@ -25,6 +25,7 @@ from trainer.data.dataset.partitions import INTEGER
 from trainer.data.dataset.path_columns import values_of
 from trainer.data.dataset.source import file_url
 
+_NUMBERS = ("BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE")  # physical types
 _WEIGHT = "Write a finite number of at least 0 for every row."
 
 
@@ -141,9 +142,9 @@ class _Place(NamedTuple):
         if statistics is None:
             return _Chunk(rows, rows if self.is_empty else None, None, None)
         nulls = statistics.null_count if self.is_flat and statistics.has_null_count else None
-        bounds = (statistics.min, statistics.max) if self.is_numeric and statistics.has_min_max else (None, None)
-        is_number = all(isinstance(bound, int | float | Decimal) for bound in bounds)
-        return _Chunk(rows, nulls, *bounds) if is_number else _Chunk(rows, nulls, None, None)
+        if self.is_numeric and statistics.has_min_max:
+            return _Chunk(rows, nulls, statistics.min, statistics.max)
+        return _Chunk(rows, nulls, None, None)
 
 
 def _limits_of(tasks: Mapping[str, TaskConfig], weight_column: str | None) -> Iterator[tuple[str, Limits]]:
@@ -170,7 +171,8 @@ def _places(footer: Footer, columns: set[str]) -> dict[str, _Place]:
         depth, kind = leaf.max_repetition_level, leaf.logical_type.type
         owner = path if not depth else next((c for c in columns if path.startswith(f"{c}.")), "")
         if owner in columns and depth <= 1:
-            places.setdefault(owner, _Place(number, kind == "UNKNOWN", not depth, kind in ("NONE", "INT", "DECIMAL")))
+            is_numeric = kind in ("INT", "DECIMAL") or (kind == "NONE" and leaf.physical_type in _NUMBERS)
+            places.setdefault(owner, _Place(number, kind == "UNKNOWN", not depth, is_numeric))
     return places
 
 
