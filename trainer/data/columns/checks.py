@@ -39,7 +39,7 @@ def check_parts(
     manifests = {train: known[train] if train in known else check_part(config, features, train, None, say)}
     if validation in known:
         manifests[validation] = known[validation]
-    elif exists(config.data.root, validation):
+    elif validation != train and exists(config.data.root, validation):
         manifests[validation] = check_part(config, features, validation, manifests[train], say)
     return manifests
 

@@ -146,6 +146,19 @@ def test_both_parts_are_checked_before_training(tmp_path: Path) -> None:
     parts(tmp_path, GOOD | {"click": pa.array([None, None], pa.int64())})  # a part without labels can be there
 
 
+def test_a_part_that_is_trained_and_measured_is_checked_for_both(tmp_path: Path) -> None:
+    config = config_of(tmp_path, train="all", validation="all", group_column="age")
+    features = FeatureTransforms(config.features, config.tables)
+    (tmp_path / "all").mkdir()
+    for age, fault in ((pa.array([1, 2]), None), (pa.array([1, None]), "column 'age' is null in 1 of 2 rows")):
+        pq.write_table(pa.table(GOOD | {"age": age}), tmp_path / "all" / "a.parquet")
+        if fault is None:
+            assert list(check_parts(config, features, {}, lambda line: None)) == ["all"]
+        else:
+            with pytest.raises(UserError, match=fault):
+                check_parts(config, features, {}, lambda line: None)
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.list_(pa.large_string())], ids=str)
 def test_ids_of_another_kind_in_another_part_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
     user = pa.array([["1"], ["2"]] if is_list(kind) else ["1", "2"]).cast(kind)
