@@ -20,8 +20,9 @@ from configs import choices
 from configs.choice_settings import settings_of
 from configs.errors import UserError
 from configs.schema import DenseFeature, SparseFeature, TableConfig
-from embeddings.features.arrow import flatten, floats, is_list, one_each, refuse, single_array, valid_mask
+from embeddings.features.arrow import flatten, floats, is_list, refuse, single_array, valid_mask
 from embeddings.features.bags import Bags
+from embeddings.features.dense import dense_numbers, normalize
 from embeddings.features.limits import Limits, finite
 from embeddings.features.places import ElementError, Origin, row_of
 from embeddings.features.transforms import Transform, TransformModule
@@ -132,10 +133,10 @@ class FeatureTransforms:
         start = 0
         for name, feature in self._dense.items():
             column = feature.column or name
-            numbers = _dense_numbers(table[column], feature, column, origin)
+            numbers = dense_numbers(table[column], feature, column, origin)
             # whatever is not finite is refused below, with its place
             with np.errstate(over="ignore", invalid="ignore"):
-                dense[:, start : start + feature.width] = _normalize(numbers, feature)
+                dense[:, start : start + feature.width] = normalize(numbers, feature)
             start += feature.width
         if not np.isfinite(dense).all():
             self._refuse_not_finite(dense, table, origin)
@@ -217,36 +218,3 @@ def _drop_misses(bags: Bags) -> tuple[Bags, int]:
     weights = None if bags.weights is None else bags.weights[keep]
     kept = Bags(bags.values[keep], _shorten(bags.lengths, keep), weights)
     return kept, len(keep) - len(kept.values)
-
-
-def _dense_numbers(values: pa.ChunkedArray, feature: DenseFeature, column: str, origin: Origin) -> npt.NDArray:
-    """A dense column as [R, width] numbers of its own type, nulls filled."""
-    array, what = single_array(values), origin.column(column)
-    if pa.types.is_null(array.type):
-        return np.full((len(array), feature.width), feature.default)
-    elements, lengths = flatten(array)
-    if feature.width == 1 and one_each(lengths):
-        return floats(elements, feature.default, what).reshape(-1, 1)
-    given = valid_mask(array) if is_list(array.type) and array.null_count else np.ones(len(array), np.bool_)
-    wrong = (lengths != feature.width) & given
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UserError(
-            f"{origin.cell(row, column)} has {lengths[row]} numbers, not {feature.width}\n"
-            "Set the feature's width to the length of its lists, which must all be equal."
-        )
-    numbers = floats(elements, feature.default, what).reshape(-1, feature.width)
-    if given.all():
-        return numbers
-    filled = np.full((len(array), feature.width), feature.default, np.result_type(numbers, np.float32))
-    filled[given] = numbers
-    return filled
-
-
-def _normalize(numbers: npt.NDArray, feature: DenseFeature) -> npt.NDArray:
-    """Applies the feature's transform in the column's own precision: float32 would round large numbers first."""
-    if feature.transform == "log1p":
-        return np.copysign(np.log1p(np.abs(numbers)), numbers)
-    if feature.transform == "standardize":
-        return (numbers - feature.mean) / feature.std
-    return numbers
