@@ -31,7 +31,6 @@ class Batches:
 
     Attributes:
         epoch, step: of the first one.
-        rows: of all of them, padding not counted.
         nbytes: their memory.
         lengths: int32 [S, F, B].
         ends: [S][F]: where the IDs of a step's feature end in `values`.
@@ -42,7 +41,6 @@ class Batches:
 
     epoch: int
     step: int
-    rows: int
     nbytes: int
     lengths: Lengths
     ends: list[list[int]]
@@ -102,12 +100,12 @@ def assemble(chunk: Chunk, layout: Layout, block: Callable[[int], Block], buffer
     _deal_numbers(lanes, matrices, layout.lane_batch_size, is_full)
     _deal_lengths(lanes, bags, lengths, layout.lane_batch_size, is_full)
     _deal_ids(lanes, counts, values, weights)
-    rows, ends = sum(lane.rows for lane in lanes.values()), np.cumsum(counts.sum(axis=2)).reshape(steps, width)
+    ends = np.cumsum(counts.sum(axis=2)).reshape(steps, width)
     position = chunk.epoch, chunk.stretch.step
     groups = _deal_groups(lanes, steps, layout) if layout.grouped else None
     keys = None if layout.seed is None else _keys(chunk, layout, layout.seed)
     return Batches(
-        *position, rows, memory.size, lengths, ends.tolist(), values, weights, *matrices, groups=groups, row_keys=keys
+        *position, memory.size, lengths, ends.tolist(), values, weights, *matrices, groups=groups, row_keys=keys
     )
 
 
