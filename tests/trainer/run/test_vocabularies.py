@@ -1,5 +1,7 @@
 """The vocabularies of a run stay what they were at its first start, whatever becomes of the files."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
+from configs.load import load_config
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
-from tests.trainer.workers import losses, train_on
+from tests.trainer.workers import FORKSERVER, losses, train_on, wait
 from trainer.run.run_directory import RunDirectory
 from trainer.run.vocabularies import changed_vocabularies, features_of, keep_vocabularies
 
@@ -100,6 +103,33 @@ def test_a_copy_that_is_not_whole_is_refused(run: RunDirectory, config: Config, 
 
 def test_a_run_without_copies_reads_the_files_of_its_config(config: Config) -> None:
     assert features_of(RunDirectory(config.training.run_dir), config) == config.features
+
+
+def test_an_evaluation_reads_the_copy(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "data" / "validation").symlink_to(tmp_path / "data" / "train")
+    train_on(config, 1)
+    path_of(config).write_text("\n".join(WORDS[::-1]))
+    arguments = (config.training.run_dir, str(tmp_path / "store"), str(tmp_path / "measured.json"))
+    measuring = FORKSERVER.Process(target=_measure, args=arguments)
+    measuring.start()
+    assert wait([measuring]) == [0]
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    last = json.loads(RunDirectory(config.training.run_dir).metrics.read_text().splitlines()[-1])
+    assert last["kind"] == "eval"
+    assert measured["click"]["loss"] == pytest.approx(last["loss/click"], rel=1e-6)
+
+
+def _measure(run_dir: str, store: str, out: str) -> None:
+    import torch.distributed as dist
+
+    from cluster.worker import Worker
+    from trainer.commands.evaluate import measure_on_worker
+
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    worker = Worker(0, 1, 0, 1, "localhost", "cpu", lambda line: None)
+    argument = (load_config(f"{run_dir}/config.yaml"), "validation", run_dir)
+    Path(out).write_text(json.dumps(measure_on_worker(argument, worker)["tasks"]))
+    os._exit(0)
 
 
 def test_a_resumed_run_trains_with_its_own(config: Config, tmp_path: Path) -> None:
