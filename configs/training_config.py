@@ -88,7 +88,7 @@ class CheckpointConfig(Section):
     keep: PositiveInt = Field(default=3, description="Complete checkpoints kept; older ones are deleted.")
     asynchronous: bool = Field(
         default=True,
-        description="Write while training goes on, from a copy in host memory of what each worker holds; at most one "
+        description="Write while training continues, from a copy in host memory of what each worker holds; at most one "
         "is in flight.",
     )
 

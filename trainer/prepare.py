@@ -15,7 +15,7 @@ from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.checkpoint.files import find
 from trainer.data.columns.checks import check_manifest, check_part, check_parts
-from trainer.data.columns.reweighting import settle
+from trainer.data.columns.reweighting import fill_from_data
 from trainer.data.dataset.manifest import Manifest
 from trainer.data.dataset.scan import build_manifest
 from trainer.data.generators._generate import generate
@@ -82,7 +82,7 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
     else:
         manifests = check_parts(config, features, _manifests(run, config) if former else {}, say)
         _refuse_endless_warmup(config, manifests[config.data.train])
-        tasks = settle(config.tasks, manifests[config.data.train], former.tasks if former else {})
+        tasks = fill_from_data(config.tasks, manifests[config.data.train], former.tasks if former else {})
         config = config.model_copy(update={"tasks": tasks})
     return Checked(config, manifests, _changes(run, former, config, same) if former else [])
 

@@ -36,7 +36,7 @@ class JoinInputs(nn.Module):
     """Pooled rows of every sparse feature, in config order, then the dense features -> [B, D].
 
     Sharded tables give their features back grouped by sharding type, so that order must not be taken as it comes: a
-    run goes on with other types, and a bundle has none.
+    run may resume with other types, and a bundle has none.
     """
 
     def __init__(self, features: Mapping[str, TableConfig]) -> None:

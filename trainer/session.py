@@ -17,7 +17,7 @@ from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
 from trainer.checkpoint.state import config_fingerprint, may_be_undefined, training_state
-from trainer.data.columns.reweighting import without
+from trainer.data.columns.reweighting import without_rules
 from trainer.data.dataset.source import open_source
 from trainer.data.reading.quarantine import Quarantined
 from trainer.data.reading.reader import Reader
@@ -74,7 +74,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     """Reads where the run is, opens its data, builds and shards the model, and loads the newest checkpoint.
 
     Raises:
-        UserError: data, config or checkpoints have a mistake that no restart can mend.
+        UserError: data, config or checkpoints have a mistake that a restart would meet again.
     """
     device = device_of(worker)
     manifest = read_manifest(run, config.data.train)
@@ -162,7 +162,7 @@ def open_reader(
         manifest,
         config.data,
         features,
-        config.tasks if shuffle else without(config.tasks),
+        config.tasks if shuffle else without_rules(config.tasks),
         config.training.seed,
         worker.rank,
         worker.world_size,

@@ -25,13 +25,13 @@ from trainer.telemetry.window import TrainingWindow
 
 
 def train(config: Config, worker: Worker) -> dict[str, Any]:
-    """Trains to the config's last step, or until the driver is told to stop.
+    """Trains to the config's last step, or until the driver asks to stop.
 
     Returns {"step": steps done, "stopped": whether before the last, "tasks": {task: {metric: value}} of the last
     evaluation}.
 
     Raises:
-        UserError: a mistake in data or config that no restart can mend.
+        UserError: a mistake in data or config that a restart would meet again.
     """
     run = RunDirectory(config.training.run_dir)
     open_attempt(run, worker)
@@ -45,7 +45,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def fit(session: Session) -> tuple[Position, bool]:
-    """Trains to the last step, or to the first log line after the driver was told to stop; how far, and whether so."""
+    """Trains to the last step, or to the first log line after the driver asked to stop; how far, and whether so."""
     config, reader, evaluate = session.config, session.reader, session.evaluations
     objective = session.built.objective
     at, stopped = session.start, False
@@ -84,7 +84,7 @@ def fit(session: Session) -> tuple[Position, bool]:
             refuse_divergence(record, config.training)
             objective.observe([values["loss"] for values in record.tasks.values()])
             stall, cosines = 0.0, {}
-            stopped = at.step < last and _is_told_to_stop(session)
+            stopped = at.step < last and _is_asked_to_stop(session)
         if due.end_of_epoch and not session.following:
             at = at.after_epoch()
         if due.save or stopped:
@@ -101,10 +101,10 @@ def fit(session: Session) -> tuple[Position, bool]:
     return at, stopped
 
 
-def _is_told_to_stop(session: Session) -> bool:
+def _is_asked_to_stop(session: Session) -> bool:
     """The same on every rank: rank 0 asks the driver."""
-    told = session.worker.rank == 0 and session.worker.stops()
-    return bool(max_over_ranks(torch.tensor(float(told), device=session.device)))
+    asked = session.worker.rank == 0 and session.worker.stops()
+    return bool(max_over_ranks(torch.tensor(float(asked), device=session.device)))
 
 
 def _skipped(session: Session) -> dict[str, float]:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from configs.load import load_config
 from configs.schema import Config
+from tests.trainer.checkpoint.whole_tensors import read_tensors
 from tests.trainer.workers import losses, start_workers, train_on, wait
 from trainer.checkpoint.files import find
-from trainer.checkpoint.storage import read_tensors
 from trainer.run.folder import Folder
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"

@@ -7,7 +7,6 @@ the rows that it owns, and a checksum is taken while writing. Which checkpoint i
 
 import json
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -45,7 +44,7 @@ class Stored:
 
 
 class CopyingPlanner(DefaultSavePlanner):
-    """Plans a save of a flat dict, and can hand out copies taken before the training step goes on.
+    """Plans a save of a flat dict, and can hand out copies taken before training continues.
 
     `buffers` keeps the copies between saves: memory on the host is claimed, and pinned, once.
     """
@@ -212,21 +211,3 @@ def read_index(checkpoint: Checkpoint) -> Metadata:
         assert isinstance(dtype, torch.dtype)
         tensors[name] = TensorStorageMetadata(TensorProperties(dtype), torch.Size(entry["size"]), chunks)
     return Metadata(tensors, storage_data=stored)
-
-
-def read_tensors(checkpoint: Checkpoint, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
-    """Whole tensors in the memory of one process, from however many ranks wrote them. Needs no process group."""
-    metadata, tensors = read_index(checkpoint), {}
-    for name, entry in metadata.state_dict_metadata.items():
-        if not wanted(name):
-            continue
-        assert isinstance(entry, TensorStorageMetadata)
-        tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
-        for chunk in entry.chunks:
-            stored = metadata.storage_data[MetadataIndex(name, chunk.offsets)]
-            target = tensors[name]
-            for dim, (offset, length) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
-                target = target.narrow(dim, offset, length)
-            with checkpoint.folder.reader(stored.file) as file:
-                read_region(file, stored.start, chunk.sizes, entry.properties.dtype, [0] * len(chunk.sizes), target)
-    return tensors

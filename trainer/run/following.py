@@ -36,7 +36,7 @@ _SHOWN = 5  # late files that one line names
 
 @dataclass(frozen=True)
 class _News:
-    """What rank 0 tells the others: a manifest that has grown, a mistake in the new files, or how the waiting ends."""
+    """What rank 0 sends the others: a manifest that has grown, a mistake in the new files, or how the waiting ends."""
 
     outcome: Outcome
     manifest: Manifest | None = None
@@ -50,7 +50,7 @@ class Following:
         """say: prints a line, on rank 0."""
         self._run, self._config, self._say = run, config, say
         self._ranks = Agreement()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._next_look = 0.0
 
     @cached_property
@@ -105,8 +105,8 @@ class Following:
             return None
         except UserError as error:
             return _News("end", mistake=str(error))
-        self._tell_skipped(manifest.root, [entry for entry in skipped if entry.path not in self._told])
-        self._tell_late([path for path in late if path not in self._told])
+        self._report_skipped(manifest.root, [entry for entry in skipped if entry.path not in self._reported])
+        self._report_late([path for path in late if path not in self._reported])
         if len(grown.files) == len(manifest.files):
             return None
         keep_manifest(self._run, self._config.data.train, grown)
@@ -114,14 +114,14 @@ class Following:
         self._say(f"new: {', '.join(new.partitions[:_SHOWN])}{_more(new.partitions)}: {describe(new.files)}")
         return _News("more", grown)
 
-    def _tell_skipped(self, root: str, skipped: list[Skipped]) -> None:
+    def _report_skipped(self, root: str, skipped: list[Skipped]) -> None:
         """Markers such as _SUCCESS come with every partition and are not worth a line each."""
-        self._told.update(entry.path for entry in skipped)
+        self._reported.update(entry.path for entry in skipped)
         say_skipped(root, [entry for entry in skipped if entry.why != "hidden"], self._say)
 
-    def _tell_late(self, late: list[str]) -> None:
+    def _report_late(self, late: list[str]) -> None:
         if late:
-            self._told.update(late)
+            self._reported.update(late)
             names = ", ".join(late[:_SHOWN]) + _more(late)
             self._say(f"too late to be trained, their partitions or later ones are already: {names}")
 

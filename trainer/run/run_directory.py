@@ -1,4 +1,4 @@
-"""The folder that a run writes to: names of its files, who may use it, and what it leaves when a run goes on.
+"""The folder that a run writes to: names of its files, who may use it, and what it keeps when a run resumes.
 
     config.yaml  environment.json  manifest.json  vocabularies.json  vocabularies/  plan.json  plan.txt  metrics.jsonl
     tensorboard/{train,eval}  checkpoints/  logs/attempt_N/rank_K.log  logs/latest  profile/  export/

@@ -30,7 +30,7 @@ class ReliabilityPoint:
 class TaskCurves:
     """Of one task, over every row of all ranks."""
 
-    reliability: tuple[ReliabilityPoint, ...]  # by rising prediction, bins without rows left out
+    reliability: tuple[ReliabilityPoint, ...]  # by rising prediction, without empty bins
     true_positives: tuple[float, ...]  # [THRESHOLDS] weight of positives predicted at or above i / (THRESHOLDS - 1)
     false_positives: tuple[float, ...]  # [THRESHOLDS] likewise of negatives
 

@@ -71,7 +71,7 @@ class TensorBoard:
     """Writes `DIRECTORY/train` and `DIRECTORY/eval`. A context manager: leaving it flushes and closes."""
 
     def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
-        """resume_step: the step of the checkpoint the run goes on from; curves drawn beyond it are dropped."""
+        """resume_step: the step of the checkpoint the run resumes from; curves drawn beyond it are dropped."""
         purge = 0 if resume_step is None else resume_step + 1  # an attempt may have died before it saved
         self.train = SummaryWriter(str(Path(directory) / "train"), purge_step=purge, flush_secs=10)
         self.eval = SummaryWriter(str(Path(directory) / "eval"), purge_step=purge, flush_secs=10)
@@ -81,7 +81,7 @@ class TensorBoard:
             self.text("tags", _LEGEND)
 
     def write(self, record: Record) -> None:
-        """All scalars of a record at its step; NaN and infinite ones are left out, the curve has a gap there."""
+        """All scalars of a record at its step; NaN and infinite ones are skipped, the curve has a gap there."""
         evaluation = isinstance(record, EvalRecord)
         writer = self.eval if evaluation else self.train
         for tag, value in record.scalars().items():

@@ -10,9 +10,9 @@ import pytest
 
 from configs.schema import CheckpointConfig
 from tests.trainer.checkpoint import checkpoint_ranks as ranks
+from tests.trainer.checkpoint.whole_tensors import read_tensors
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import find, problems
-from trainer.checkpoint.storage import read_tensors
 from trainer.run.folder import Folder
 
 

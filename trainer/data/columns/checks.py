@@ -16,7 +16,7 @@ from configs.schema import Config
 from embeddings.features.arrow import empty_table, id_kind, is_bytes, is_list, is_text
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.groups import group_ids
-from trainer.data.columns.reweighting import without
+from trainer.data.columns.reweighting import without_rules
 from trainer.data.columns.statistics import StatisticsCheck
 from trainer.data.columns.targets import Targets
 from trainer.data.dataset.follow import complete_partitions
@@ -56,7 +56,7 @@ def check_part(
         UserError: a file, a column, a type or a value cannot be used, or there is nothing to learn.
     """
     data, training = config.data, part == config.data.train
-    tasks = config.tasks if training else without(config.tasks)
+    tasks = config.tasks if training else without_rules(config.tasks)
     statistics = StatisticsCheck(tasks, data, features, evaluates=not training or part == data.validation)
     find = complete_partitions if data.follow and training else build_manifest
     manifest = find(data.root, part, timeout_s=data.read_timeout_s, look=statistics, say=say)

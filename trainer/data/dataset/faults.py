@@ -45,12 +45,12 @@ class StorageUnavailable(TryAgain):
 def unreadable(what: str, error: Exception, remedy: str) -> DataError | StorageUnavailable:
     """What to raise when reading `what` failed with `error`. remedy: what to do about a file that is wrong."""
     why = f"{what} cannot be read: {first_line(error)}"
-    if is_passing(error):
+    if is_temporary(error):
         return StorageUnavailable(f"{why}\nThe storage does not answer; data.read_timeout_s says how long it may.")
     return DataError(f"{why}\n{remedy}")
 
 
-def is_passing(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether the storage or the way there failed, and the same read may succeed later."""
     if isinstance(error, TimeoutError | ConnectionError) or getattr(error, "errno", None) in _PASSING:
         return True

@@ -13,7 +13,7 @@ import pytest
 
 from configs.schema import DataConfig
 from tests.trainer.data import rows
-from trainer.data.dataset.faults import DataError, StorageUnavailable, is_passing, unreadable, until_answered
+from trainer.data.dataset.faults import DataError, StorageUnavailable, is_temporary, unreadable, until_answered
 from trainer.data.dataset.manifest import Manifest
 from trainer.data.dataset.scan import build_manifest
 from trainer.data.reading.decode import Decoder
@@ -223,7 +223,7 @@ def test_a_read_that_hangs_twice_is_given_up(
     ],
 )
 def test_what_passes(error: Exception, passes: bool) -> None:
-    assert is_passing(error) is passes
+    assert is_temporary(error) is passes
     assert isinstance(unreadable("x", error, "Restore it."), StorageUnavailable if passes else DataError)
 
 

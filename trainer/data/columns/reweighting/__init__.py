@@ -41,7 +41,7 @@ class Rule:
         """
         raise NotImplementedError
 
-    def settled(self, manifest: Manifest) -> dict[str, Any]:
+    def taken_from_data(self, manifest: Manifest) -> dict[str, Any]:
         """Settings that the rule takes from the training part as a whole, to be kept in the run's config."""
         return {}
 
@@ -61,26 +61,26 @@ def rules(name: str, task: TaskConfig) -> list[Rule]:
     return [_rule(f"tasks.{name}.reweight.{rule}", rule, settings) for rule, settings in task.reweight.items()]
 
 
-def settle(
+def fill_from_data(
     tasks: Mapping[str, TaskConfig], manifest: Manifest, former: Mapping[str, TaskConfig]
 ) -> dict[str, TaskConfig]:
     """The tasks with every setting that rules take from the training part filled in.
 
-    former: the tasks of the run that goes on, if one does. What was settled for it stays, though its data has grown.
+    former: the tasks of the run that resumes, if one does. What it took then stays, though its data has grown.
     """
-    settled = dict(tasks)
+    filled = dict(tasks)
     for name, task in tasks.items():
         before = former[name].reweight if name in former else {}
         reweight: dict[str, dict[str, Any]] = {}
         for (rule, settings), made in zip(task.reweight.items(), rules(name, task), strict=True):
-            found = made.settled(manifest)
+            found = made.taken_from_data(manifest)
             kept = {key: before[rule][key] for key in found if key in before.get(rule, {})}
             reweight[rule] = {**settings, **found, **kept}
-        settled[name] = task.model_copy(update={"reweight": reweight})
-    return settled
+        filled[name] = task.model_copy(update={"reweight": reweight})
+    return filled
 
 
-def without(tasks: Mapping[str, TaskConfig]) -> dict[str, TaskConfig]:
+def without_rules(tasks: Mapping[str, TaskConfig]) -> dict[str, TaskConfig]:
     """The tasks without their rules, for evaluation."""
     return {name: task.model_copy(update={"reweight": {}}) for name, task in tasks.items()}
 

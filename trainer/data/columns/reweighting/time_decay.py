@@ -71,7 +71,7 @@ class TimeDecay(Rule):
         days = np.maximum(_seconds_of(self.date) - seconds, 0) / _DAY_S
         return np.maximum(0.5 ** (days / self.half_life_days), self.floor).astype(np.float32)
 
-    def settled(self, manifest: Manifest) -> dict[str, Any]:
+    def taken_from_data(self, manifest: Manifest) -> dict[str, Any]:
         found = largest(manifest, self.column, None if self.date else "Give reweight.time_decay.date.")
         if found is None:
             return {}

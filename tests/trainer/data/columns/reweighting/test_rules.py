@@ -8,7 +8,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import TaskConfig
-from trainer.data.columns.reweighting import rules, settle, without
+from trainer.data.columns.reweighting import fill_from_data, rules, without_rules
 from trainer.data.columns.targets import Targets
 from trainer.data.dataset.scan import build_manifest
 
@@ -28,7 +28,7 @@ def test_factors_multiply_and_stay_with_their_task() -> None:
 
 
 def test_evaluation_has_none() -> None:
-    tasks = without({"click": TaskConfig(reweight=BY_WATCH, weight_column="w")})
+    tasks = without_rules({"click": TaskConfig(reweight=BY_WATCH, weight_column="w")})
     assert Targets(tasks, None).columns == ("click", "w")
 
 
@@ -58,12 +58,12 @@ def test_what_was_settled_for_a_run_stays_when_its_data_grows(tmp_path: Path) ->
     for day in (10, 20):
         pq.write_table(pa.table({"day": [day]}), tmp_path / f"{day}.parquet")
         manifest = build_manifest(str(tmp_path))
-        dates.append([settle({"click": task}, manifest, tasks)["click"].reweight for tasks in (former, {})])
-        former = former or settle({"click": task}, manifest, {})
+        dates.append([fill_from_data({"click": task}, manifest, tasks)["click"].reweight for tasks in (former, {})])
+        former = former or fill_from_data({"click": task}, manifest, {})
     assert [[found["time_decay"]["date"][:10] for found in pair] for pair in dates] == [
         ["1970-01-11", "1970-01-11"],
         ["1970-01-11", "1970-01-21"],
     ]
     given = {"click": TaskConfig(reweight={"time_decay": {**task.reweight["time_decay"], "date": "1970-01-19"}})}
-    assert settle(given, manifest, former) == given
-    assert settle({"like": task}, manifest, former)["like"].reweight["by_label"] == BY_WATCH["by_label"]
+    assert fill_from_data(given, manifest, former) == given
+    assert fill_from_data({"like": task}, manifest, former)["like"].reweight["by_label"] == BY_WATCH["by_label"]

@@ -71,20 +71,20 @@ def test_the_newest_row_is_found_without_reading_rows(tmp_path: Path, type_: pa.
         epoch = time.replace(tzinfo=UTC)
         value = int(epoch.timestamp()) if pa.types.is_integer(type_) else time.date() if type_ == pa.date32() else epoch
         pq.write_table(pa.table({"time": pa.array([value, value], type_)}), tmp_path / f"{number}.parquet")
-    settled = build(Settings(column="time", half_life_days=1)).settled(build_manifest(str(tmp_path)))
+    settled = build(Settings(column="time", half_life_days=1)).taken_from_data(build_manifest(str(tmp_path)))
     assert settled == {"date": "2022-05-17T00:00:00" if type_ == pa.date32() else "2022-05-17T06:00:00"}
 
 
 def test_a_footer_that_does_not_say_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"time": [1, 2]}), tmp_path / "silent.parquet", write_statistics=False)
     with pytest.raises(UserError, match=r"silent\.parquet: the footer does not say .*'time'\n.*time_decay\.date"):
-        build(Settings(column="time", half_life_days=1)).settled(build_manifest(str(tmp_path)))
+        build(Settings(column="time", half_life_days=1)).taken_from_data(build_manifest(str(tmp_path)))
 
 
 def settle(root: Path, times: pa.Array, row_group_size: int = 1000, **settings) -> dict:
     pq.write_table(pa.table({"time": times}), root / "a.parquet", row_group_size=row_group_size)
     values = {"column": "time", "half_life_days": 7, **settings}
-    return build(Settings.model_validate(values)).settled(build_manifest(str(root)))
+    return build(Settings.model_validate(values)).taken_from_data(build_manifest(str(root)))
 
 
 @pytest.mark.parametrize("unit", ["ms", "us"])
@@ -117,5 +117,8 @@ def test_one_late_row_that_leaves_all_others_without_weight_is_refused(tmp_path:
 def test_a_given_date_needs_no_statistics(tmp_path: Path) -> None:
     pq.write_table(pa.table({"time": [1, 2]}), tmp_path / "silent.parquet", write_statistics=False)
     assert (
-        build(Settings(column="time", half_life_days=1, date="2022-05-17")).settled(build_manifest(str(tmp_path))) == {}
+        build(Settings(column="time", half_life_days=1, date="2022-05-17")).taken_from_data(
+            build_manifest(str(tmp_path))
+        )
+        == {}
     )
