@@ -1,8 +1,8 @@
 """Mistakes that no section of a config shows alone: two keys that contradict each other, a name that leads nowhere.
 
-`check` runs all checks: of choices and their settings (`configs.choice_checks`), of features, tables and tasks
-(`configs.feature_checks`), and of the run, here. A check takes a `Config` that is valid section by section. What only
-the data can show is for its reader.
+`check` runs all checks: of choices and their settings (`configs.choice_checks`), of features and tables
+(`configs.feature_checks`), of tasks (`configs.task_checks`), and of the run, here. A check takes a `Config` that is
+valid section by section. What only the data can show is for its reader.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,12 +12,13 @@ from configs.choice_checks import choices_exist, settings_are_right
 from configs.feature_checks import FEATURE_CHECKS
 from configs.fused_optimizers import missing
 from configs.schema import Config
+from configs.task_checks import TASK_CHECKS
 from configs.yaml_source import Mistake
 
 
 def check(config: Config, tops: tuple[str, ...] = ()) -> list[Mistake]:
     """All that is wrong across the sections of `config`; tops: those that a comparison puts in place of model.top."""
-    found = [mistake for one in (*FEATURE_CHECKS, *RUN_CHECKS) for mistake in one(config)]
+    found = [mistake for one in (*FEATURE_CHECKS, *TASK_CHECKS, *RUN_CHECKS) for mistake in one(config)]
     return [*found, *settings_are_right(config, tops)]
 
 

@@ -1,4 +1,4 @@
-"""Checks of a config's features, tables and tasks against each other. `configs.checks` runs them.
+"""Checks of a config's features and tables against each other and the labels. `configs.checks` runs them.
 
 Each takes a `Config` that is valid section by section, and yields what is wrong.
 """
@@ -19,6 +19,82 @@ def names_are_plain(config: Config) -> Iterator[Mistake]:
         for name in getattr(config, section):
             if not name.replace("-", "_").isidentifier():
                 yield Mistake((section, name), "a name is letters, digits, _ and -, and starts with no digit")
+
+
+_OF_MODULES = frozenset(
+    [
+        "T_destination",
+        "add_module",
+        "apply",
+        "bfloat16",
+        "buffers",
+        "call_super_init",
+        "children",
+        "clear",
+        "compile",
+        "cpu",
+        "cuda",
+        "double",
+        "dump_patches",
+        "eval",
+        "extra_repr",
+        "float",
+        "forward",
+        "get_buffer",
+        "get_extra_state",
+        "get_parameter",
+        "get_submodule",
+        "half",
+        "ipu",
+        "items",
+        "keys",
+        "load_state_dict",
+        "modules",
+        "mtia",
+        "named_buffers",
+        "named_children",
+        "named_modules",
+        "named_parameters",
+        "parameters",
+        "pop",
+        "register_backward_hook",
+        "register_buffer",
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+        "register_load_state_dict_post_hook",
+        "register_load_state_dict_pre_hook",
+        "register_module",
+        "register_parameter",
+        "register_state_dict_post_hook",
+        "register_state_dict_pre_hook",
+        "requires_grad_",
+        "set_extra_state",
+        "set_submodule",
+        "share_memory",
+        "state_dict",
+        "to",
+        "to_empty",
+        "train",
+        "training",
+        "type",
+        "update",
+        "values",
+        "xpu",
+        "zero_grad",
+    ]
+)
+"""What torch's modules have of their own: a part of theirs cannot be called so."""
+
+
+def names_can_be_modules(config: Config) -> Iterator[Mistake]:
+    """Tables and the side towers of tasks are modules, under their own names."""
+    towers = [("tasks", name) for name, task in config.tasks.items() if task.tower_features]
+    for path in [*(("tables", name) for name in config.tables), *towers]:
+        if path[1] in _OF_MODULES or path[1].startswith("_"):
+            advice = f"another name, such as {path[1].strip('_')}_{path[0].removesuffix('s')}"
+            yield Mistake(path, f"torch keeps this name for itself; use {advice}")
 
 
 def tables_are_found(config: Config) -> Iterator[Mistake]:
@@ -125,25 +201,6 @@ def features_differ(config: Config) -> Iterator[Mistake]:
         first.setdefault(content, name)
 
 
-def tasks_can_learn(config: Config) -> Iterator[Mistake]:
-    if all(task.weight == 0 for task in config.tasks.values()):
-        yield Mistake(("tasks",), "the weight of every task is 0: nothing would be learned")
-    for name, task in config.tasks.items():
-        if task.output == "identity" and task.loss in ("bce", "focal"):
-            message = f"loss {task.loss} is of a probability: identity would predict logits; use auto"
-            yield Mistake(("tasks", name, "output"), message, also=(("tasks", name, "loss"),))
-
-
-def side_towers_are_fed(config: Config) -> Iterator[Mistake]:
-    for name, task in config.tasks.items():
-        path = ("tasks", name, "tower_features")
-        for feature in task.tower_features:
-            if feature not in config.features:
-                yield Mistake(path, f"{feature} is no feature; {did_you_mean(feature, list(config.features))}")
-        if len(set(task.tower_features)) < len(task.tower_features):
-            yield Mistake(path, "names a feature twice")
-
-
 FEATURE_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     names_are_plain,
     tables_are_found,
@@ -155,6 +212,5 @@ FEATURE_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     standardize_is_whole,
     bags_are_sound,
     features_differ,
-    tasks_can_learn,
-    side_towers_are_fed,
+    names_can_be_modules,
 )

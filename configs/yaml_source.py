@@ -1,7 +1,7 @@
 """YAML text -> plain values, and where each was written, for error messages that name file and line.
 
 Scalars follow YAML 1.2: `1e-3` is a number, `no` and `off` are text, a date is text. A key given twice is a mistake.
-Merging of files and overrides is in `configs.load`.
+Merging of files and overrides is in `configs.merge`.
 """
 
 import re
@@ -75,8 +75,22 @@ def parse(text: str, file: str, prefix: Path = (), one_line: bool = False) -> So
     except yaml.YAMLError as error:  # a character that YAML does not allow
         source.mistakes.append(Mistake(prefix, f"not valid YAML: {str(error).splitlines()[0]}", Origin(file)))
     else:
+        if one_line:
+            node = _whole(node, text, file, prefix, source)
         source.values = None if node is None else _Walk(file, source, one_line).value(node, prefix)
     return source
+
+
+def _whole(node: yaml.Node | None, text: str, file: str, path: Path, source: Source) -> yaml.Node | None:
+    """The node of one value; what YAML would drop behind it as a comment belongs to a plain text."""
+    end = node.end_mark.index if node else 0
+    if not text[end:].strip():
+        return node
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None):
+        return yaml.ScalarNode("tag:yaml.org,2002:str", text.strip(), style="'")
+    message = f"what follows {text[:end].strip()} would be dropped as a comment: {text[end:].strip()}; remove it"
+    source.mistakes.append(Mistake(path, message, Origin(file)))
+    return node
 
 
 class _Walk:

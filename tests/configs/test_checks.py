@@ -4,10 +4,16 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from torch import nn
 
+from configs import feature_checks
 from configs.checks import RUN_CHECKS, check
+from configs.choices import available, read
 from configs.feature_checks import FEATURE_CHECKS
 from configs.schema import Config
+from configs.task_checks import TASK_CHECKS
+from models.build import build_balance, top_of
+from models.fork import Fork
 
 VALID = """
 data: {root: data/x, global_batch_size: 64, lanes: 8}
@@ -26,6 +32,8 @@ tasks:
 training: {run_dir: runs/x}
 launch: {workers: 4}
 """
+
+CHECKS = (*FEATURE_CHECKS, *TASK_CHECKS, *RUN_CHECKS)
 
 CASES = [  # check, overrides, where, words
     ("choices_exist", ["model.top=mmoo"], "model.top", "not in models/tops; did you mean mmoe?"),
@@ -47,6 +55,68 @@ CASES = [  # check, overrides, where, words
     ),
     ("choices_exist", ["tasks.like.reweight.by_lable={}"], "tasks.like.reweight.by_lable", "did you mean by_label?"),
     ("choices_exist", ["data.generate.kind=feeds"], "data.generate.kind", "did you mean feed?"),
+    (
+        "names_can_be_modules",
+        ["tables={'items': {num_embeddings: 1, embedding_dim: 4}}", "features.x.table=items"],
+        "tables.items",
+        "use another name, such as items_table",
+    ),
+    (
+        "names_can_be_modules",
+        ["tables={'_t': {num_embeddings: 1, embedding_dim: 4}}", "features.x.table=_t"],
+        "tables._t",
+        "such as t_table",
+    ),
+    ("names_can_be_modules", ["tasks.keys.tower_features=[age]"], "tasks.keys", "keeps this name for itself"),
+    ("funnels_have_a_first_event", ["tasks.like.parent=clik"], "tasks.like.parent", "is no task; did you mean click?"),
+    (
+        "funnels_have_a_first_event",
+        ["tasks.like.parent=like"],
+        "tasks.like.parent",
+        "leads back to like (like -> like)",
+    ),
+    (
+        "funnels_have_a_first_event",
+        ["tasks.like.parent=click", "tasks.click.parent=like"],
+        "tasks.click.parent",
+        "leads back to click (click -> like -> click)",
+    ),
+    (
+        "funnels_are_of_events",
+        ["tasks.like.parent=click", "tasks.click.loss=mse"],
+        "tasks.like.parent",
+        "click with loss mse predicts no probability",
+    ),
+    (
+        "funnels_are_of_events",
+        ["tasks.like.parent=click", "tasks.like.loss=huber"],
+        "tasks.like.parent",
+        "like with loss",
+    ),
+    (
+        "funnels_are_of_events",
+        ["tasks.like={parent: click, relation: aitm, tower_layers: [8]}"],
+        "tasks.like.relation",
+        "that of like has 8 numbers and that of click 16",
+    ),
+    (
+        "funnels_are_of_events",
+        ["tasks.like={parent: click, relation: aitm}", "model.tower_layers=[]"],
+        "tasks.like.relation",
+        "make them equal",
+    ),
+    (
+        "labels_mean_one_thing",
+        ["tasks.watch={label: liked, loss: huber}"],
+        "tasks.watch.label",
+        "liked is the label of tasks.like (loss bce) too: watch takes it for an amount",
+    ),
+    (
+        "balances_have_something_to_balance",
+        ["model.top=single_task", "training.task_balance=pcgrad"],
+        "training.task_balance",
+        "single_task shares nothing; use fixed",
+    ),
     ("names_are_plain", ["tasks={'a/b': {}}"], "tasks.a/b", "letters"),
     (
         "names_are_plain",
@@ -146,6 +216,10 @@ def test_a_sound_config_has_no_mistakes() -> None:
         ["training.sparse_optimizer={kind: rowwise_adagrad, weight_decay: 0.1}"],
         ["tables.user.sharding=data_parallel"],
         ["training.run_dir=data/run", "data.root=data/rows"],
+        ["tasks.watch={label: liked, loss: mse, output: sigmoid}"],
+        ["tasks.like={parent: click, relation: aitm}"],
+        ["tasks.keys={}"],
+        ["model.top=single_task", "training.task_balance=dwa"],
     ],
 )
 def test_neighbours_of_mistakes_are_sound(overrides: list[str]) -> None:
@@ -157,9 +231,27 @@ def test_each_mistake_is_found_once_where_it_is(name: str, overrides: list[str],
     (mistake,) = check(config(overrides))
     assert ".".join(mistake.path) == where
     assert words in mistake.message
-    (found,) = [one.__name__ for one in (*FEATURE_CHECKS, *RUN_CHECKS) if list(one(config(overrides)))]
+    (found,) = [one.__name__ for one in CHECKS if list(one(config(overrides)))]
     assert found == name
 
 
 def test_every_check_is_tested() -> None:
-    assert {name for name, *_ in CASES} == {one.__name__ for one in (*FEATURE_CHECKS, *RUN_CHECKS)}
+    assert {name for name, *_ in CASES} == {one.__name__ for one in CHECKS}
+
+
+def test_names_of_modules_are_those_of_torch() -> None:
+    public = {name for kind in (nn.Module(), nn.ModuleDict()) for name in dir(kind) if not name.startswith("_")}
+    assert public == feature_checks._OF_MODULES
+
+
+@pytest.mark.parametrize("top", available("models.tops"))
+def test_a_top_says_whether_its_tasks_share(top: str) -> None:
+    module = top_of(config([f"model.top={top}"]))
+    forks = [part for part in module.modules() if isinstance(part, Fork)]
+    assert bool(forks) == read("models.tops", top, "SHARES", True)
+
+
+@pytest.mark.parametrize("balance", available("models.balance"))
+def test_a_balance_says_whether_it_combines(balance: str) -> None:
+    combines = build_balance(balance, config([]).tasks).combines_gradients
+    assert combines == read("models.balance", balance, "COMBINES", False)

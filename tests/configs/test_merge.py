@@ -51,3 +51,15 @@ def test_unresolved_values_are_mistakes_at_their_path(tmp_path: Path) -> None:
     source = read(path, [])
     assert [mistake.path for mistake in source.mistakes] == [("a",), ("b",), ("c", "1"), ("d",)]
     assert source.values == {"a": None, "b": None, "c": [1, None], "d": None}
+
+
+def test_a_value_on_the_command_line_has_no_comments(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("root: data # where it is\n")
+    found = {"exp #2": "exp #2", "#w": "#w", "1 # x": "1 # x", "x#y": "x#y", "": None, "1e-3": 1e-3}
+    for text, value in found.items():
+        source = read(path, [f"root={text}"])
+        assert (source.values, source.mistakes) == ({"root": value}, [])
+    for text in ("[1, 2] # x", "'a' # b", "{a: 1} #"):
+        (mistake,) = read(path, [f"root={text}"]).mistakes
+        assert "would be dropped as a comment: #" in mistake.message
