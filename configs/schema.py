@@ -12,6 +12,7 @@ from configs.feature_config import DenseFeature, Feature, SparseFeature, TableCo
 from configs.layout import InputLayout, lay_out
 from configs.model_config import ModelConfig, TaskConfig
 from configs.section import Section
+from configs.serve_config import ServeConfig
 from configs.training_config import CheckpointConfig, DenseOptimizer, LaunchConfig, SparseOptimizer, TrainingConfig
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "LaunchConfig",
     "ModelConfig",
     "Section",
+    "ServeConfig",
     "SparseFeature",
     "SparseOptimizer",
     "TableConfig",
@@ -44,6 +46,7 @@ class Config(Section):
     training: TrainingConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
     launch: LaunchConfig = LaunchConfig()
+    serve: ServeConfig = ServeConfig()
 
     @property
     def sparse_features(self) -> dict[str, SparseFeature]:

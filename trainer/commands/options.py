@@ -14,6 +14,14 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as data.global_batch_size=8192.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+SkipChecksums = Annotated[
+    bool,
+    typer.Option(
+        "--skip-checksums",
+        help="Compare the sizes of the bundle's files alone: starts without reading all of them, but a flipped bit is "
+        "not noticed and changes predictions.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line of standard output.")]
 
 

@@ -5,9 +5,9 @@ batch looks up: a table may be larger than this machine. Rows come from the run'
 a generator that also makes empty bags, long ones, and every ID from the first to the last.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,25 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from configs.errors import RunFailed
+from configs.errors import RunFailed, UserError
 from configs.schema import Config
 from embeddings.features.bags import Bags
-from embeddings.features.feature_transforms import Columns, FeatureTransforms
+from embeddings.features.feature_transforms import Columns
 from embeddings.kjt import to_kjt
 from embeddings.tables import build_tables
+from trainer.data.dataset.faults import first_line
+from trainer.data.dataset.footers import read_footer
+from trainer.data.dataset.listing import list_files
+from trainer.data.dataset.partitions import folder_of
+from trainer.data.dataset.path_columns import add_path_columns
+from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.data.reading.batch import Batch
 from trainer.objective import Objective
 from trainer.ranker import Ranker
 from trainer.serving.bundle import Bundle
 from trainer.serving.signature import Parity
 
+log = logging.getLogger(__name__)
 TOLERANCE = 1e-5
 _GENERATED_ROWS = 512
 _DATA_ROWS = 1024
@@ -50,10 +57,10 @@ def check_parity(bundle: Bundle, config: Config, tables: Mapping[str, Tensor], t
     """
     generated = generate_columns(config)
     difference = largest_difference(trainer_predictions(config, tables, top, generated), bundle.score(generated))
-    rows, file = _rows_of_the_data(config, bundle.transforms)
+    rows, file = _rows_of_the_data(config, bundle)
     if rows is not None:
-        columns = bundle.transforms(rows, str(file))
-        of_bundle = bundle.predict(rows, str(file))
+        columns = bundle.columns(rows, str(file))
+        of_bundle = bundle.score(columns)
         difference = max(difference, largest_difference(trainer_predictions(config, tables, top, columns), of_bundle))
     if not difference <= TOLERANCE:
         raise ParityError(
@@ -126,11 +133,35 @@ def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:
     return Columns(sparse, random.standard_normal((rows, width), np.float32))
 
 
-def _rows_of_the_data(config: Config, transforms: FeatureTransforms) -> tuple[pa.Table | None, str | None]:
+def _rows_of_the_data(config: Config, bundle: Bundle) -> tuple[pa.Table | None, str | None]:
     """The first rows of the validation part, else of the training part, and their file; none where the data is not."""
     for part in (config.data.validation, config.data.train):
-        for file in sorted((Path(config.data.root) / part).rglob("*.parquet"))[:1]:
-            batches = pq.ParquetFile(file).iter_batches(_DATA_ROWS, columns=list(transforms.columns))
-            for rows in batches:
-                return pa.Table.from_batches([rows]), str(file)
+        if part is None:
+            continue
+        source = open_source(config.data.root, part)
+        try:
+            files = list_files(source, config.data.read_timeout_s).files
+        except (UserError, RunFailed) as error:
+            log.info("no rows of %s for the parity check: %s", source.root, first_line(error))
+            continue
+        for path, _ in files:
+            try:
+                rows = _first_rows(source, path, bundle)
+            except (OSError, pa.ArrowException, UserError) as error:  # such as one that is still being written
+                log.warning("%s is skipped in the parity check: %s", file_url(source.root, path), first_line(error))
+                continue
+            if rows is not None:
+                return rows, file_url(source.root, path)
     return None, None
+
+
+def _first_rows(source: Source, path: str, bundle: Bundle) -> pa.Table | None:
+    columns = bundle.transforms.columns
+    with source.open(path) as file:
+        footer = read_footer(file, file_url(source.root, path))
+        present = [column for column in columns if column in footer.schema.names]
+        reader = pq.ParquetFile(file, metadata=footer.metadata, page_checksum_verification=True)
+        for rows in reader.iter_batches(_DATA_ROWS, columns=present):
+            table = pa.Table.from_batches([rows])
+            return add_path_columns(table, folder_of(path), columns, bundle.schema, file_url(source.root, path))
+    return None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.load import load_config
+from configs.outputs import check_output
 from configs.schema import Config, Feature
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
@@ -38,7 +39,7 @@ from trainer.serving.bundle import Bundle
 from trainer.serving.columns import widest
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import this_platform
-from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Source, write_signature
+from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Source, is_bundle, write_signature
 
 log = logging.getLogger(__name__)
 _TIMED_ROWS = (1, 512)
@@ -46,12 +47,13 @@ _TIMED_CALLS = 30
 _COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
 
 
-def export(run_dir: str, out: str | None = None) -> Path:
+def export(run_dir: str, out: str | None = None, *, overwrite: bool = False) -> Path:
     """Writes the bundle of a run's newest checkpoint and returns its folder.
 
     Args:
         run_dir: what `train` wrote.
-        out: a folder that is replaced if it is a bundle; RUN/export if left out.
+        out: a folder; RUN/export if left out.
+        overwrite: replace a bundle that is there.
 
     Raises:
         UserError: there is no run or no checkpoint, or `out` is taken by something else.
@@ -64,8 +66,7 @@ def export(run_dir: str, out: str | None = None) -> Path:
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint\nTrain it first, or give the directory of another run.")
     target = Path(out).expanduser().absolute() if out else run.export
-    if target.exists() and any(target.iterdir()) and not (target / "signature.json").exists():
-        raise UserError(f"{target} is there and is no bundle\nGive --out the name of a new folder.")
+    check_output(target, "--out", "folder", is_own=is_bundle, overwrite=overwrite)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     draft.mkdir(parents=True)
     try:
@@ -102,7 +103,8 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)
-    bundles = {"uncompiled": Bundle(folder, compiled=False)} | ({} if refusal else {"compiled": Bundle(folder)})
+    bundles = {"uncompiled": Bundle(folder, compiled=False, verify=False)}
+    bundles |= {} if refusal else {"compiled": Bundle(folder, verify=False)}
     checks = [check_parity(bundle, config, mapped.tables, top) for bundle in bundles.values()]
     parity = max(checks, key=lambda check: check.largest_difference)
     milliseconds = {name: _time(bundle, config) for name, bundle in bundles.items()}

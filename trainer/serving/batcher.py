@@ -32,7 +32,7 @@ class Batcher:
         max_waiting: rows that may wait before requests are turned away.
     """
 
-    def __init__(self, bundle: Bundle, max_rows: int = 1024, max_waiting: int = 32_768) -> None:
+    def __init__(self, bundle: Bundle, max_rows: int, max_waiting: int) -> None:
         self._bundle, self._max_rows, self._max_waiting = bundle, max_rows, max_waiting
         self._waiting: deque[tuple[Rows, asyncio.Future[Predictions]]] = deque()
         self._rows_waiting = 0

@@ -21,7 +21,16 @@ from trainer.data.dataset.schema_text import schema_from_text
 from trainer.serving.columns import AsTrained
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import Program, load_compiled, load_exported, why_not_here
-from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Weight, read_signature
+from trainer.serving.signature import (
+    COMPILED,
+    PROGRAM,
+    WEIGHTS,
+    Signature,
+    Weight,
+    check_checksums,
+    read_signature,
+    unreadable,
+)
 
 log = logging.getLogger(__name__)
 _ROWS_A_CALL = 8192  # bounds the memory of one call; larger ones are no faster
@@ -33,20 +42,28 @@ class Bundle:
     Args:
         folder: what `export` wrote.
         compiled: False takes the exported graph even where the compiled program runs.
+        verify: compare the checksums of all files, which reads them whole; else their sizes alone, so that a flipped
+            bit is served.
 
     Raises:
-        UserError: it is no bundle, or not a whole one.
+        UserError: it is not a bundle, or not a whole one.
     """
 
-    def __init__(self, folder: str | Path, *, compiled: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, compiled: bool = True, verify: bool = True) -> None:
         self.folder = Path(folder)
         self.signature: Signature = read_signature(self.folder)
+        if verify:
+            check_checksums(self.folder, self.signature)
         self.tasks = self.signature.tasks
         self.transforms = FeatureTransforms(_with_own_files(self.signature, self.folder), self.signature.tables)
-        trained = schema_from_text(self.signature.arrow_schema) if self.signature.arrow_schema else None
-        self._as_trained = AsTrained(self.signature.features, trained)
-        self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
-        self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
+        schema = self.signature.arrow_schema
+        self.schema = schema_from_text(schema) if schema else None
+        self._as_trained = AsTrained(self.signature.features, self.schema)
+        try:
+            self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
+            self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
+        except OSError as error:
+            raise unreadable(Path(error.filename or self.folder), error) from None
 
     @property
     def id_columns(self) -> frozenset[str]:
@@ -80,9 +97,12 @@ class Bundle:
                 raise UserError(f"{where}: there are {names.count(column)} columns {column!r}\nKeep one of them.")
         return table.select(self.transforms.columns) if set(self.transforms.columns) <= set(names) else table
 
+    def columns(self, table: pa.Table, where: str, first_row: int = 0) -> Columns:
+        """Raw rows transformed, as `predict` does it."""
+        return self.transforms(self._as_trained(table, where, first_row), where, first_row)
+
     def _predict(self, table: pa.Table, where: str, first_row: int) -> npt.NDArray[np.float32]:
-        converted = self._as_trained(table, where, first_row)
-        predictions = self.score(self.transforms(converted, where, first_row))
+        predictions = self.score(self.columns(table, where, first_row))
         if not np.isfinite(predictions).all():
             row, task = np.argwhere(~np.isfinite(predictions))[0]
             raise UserError(

@@ -5,6 +5,8 @@ serve it, and other weights of the same shapes would at once.
 """
 
 import platform
+import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,12 +44,17 @@ def why_not_here(compiled_for: Platform) -> str | None:
 
 
 def load_compiled(path: Path) -> Program:
-    """The machine code of AOTInductor. Several threads may call it; they take turns."""
-    # torch._inductor.aoti_load_package does the same after importing the whole compiler
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # pyright: ignore
+    """The machine code of AOTInductor. Several threads may call it; they take turns.
+
+    torch's own loader would unpack it into a folder that stays when the process is killed; this one's is gone as soon
+    as the library is loaded.
+    """
+    with tempfile.TemporaryDirectory(prefix="multigate_") as folder, zipfile.ZipFile(path) as package:
+        (library,) = (name for name in package.namelist() if name.endswith(".so"))
+        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(package.extract(library, folder), 1)  # pyright: ignore
 
     def run(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
-        return loader.run([*weights, *inputs])[0]
+        return runner.run([*weights, *inputs])[0]
 
     return run
 

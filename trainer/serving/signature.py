@@ -117,28 +117,63 @@ def read_signature(folder: Path) -> Signature:
     """Reads signature.json and compares the sizes of all files.
 
     Raises:
-        UserError: there is no bundle, or not a whole one, or one of another version.
+        UserError: there is no bundle, or not a whole one, or one of another version, or it may not be read.
     """
     path = folder / SIGNATURE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{folder} is no bundle: it has no {SIGNATURE}\nMake one: python -m trainer export RUN"
+            f"{folder} is not a bundle: it has no {SIGNATURE}\nMake one: python -m trainer export RUN"
         ) from None
-    except ValueError as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}\nExport the bundle again.") from None
-    if content.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format {content.get('format')}, this version reads {FORMAT}\nExport the run again."
-        )
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}, this version reads {FORMAT}\nExport the run again.")
     try:
         signature = Signature.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path} is damaged: {error}\nExport the bundle again.") from None
     for name, record in signature.files.items():
-        found = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if found != record.size:
-            was = "missing" if found is None else f"of {found:,} bytes instead of {record.size:,}"
+        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if size != record.size:
+            was = "missing" if size is None else f"of {size:,} bytes instead of {record.size:,}"
             raise UserError(f"{folder / name} is {was}\nCopy the bundle again, or export it again.")
     return signature
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether `export` wrote all that is in a folder."""
+    try:
+        files = read_signature(folder).files
+    except UserError:
+        return False
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return found <= {SIGNATURE, *files}
+
+
+def check_checksums(folder: Path, signature: Signature) -> None:
+    """Reads every file of a bundle and compares its checksum.
+
+    Raises:
+        UserError: one is damaged, or may not be read.
+    """
+    for name, record in signature.files.items():
+        try:
+            with (folder / name).open("rb") as file:
+                found = record_of(file)
+        except OSError as error:
+            raise unreadable(folder / name, error) from None
+        if found.checksum != record.checksum:
+            raise UserError(
+                f"{folder / name} is damaged: its checksum is {found.checksum}, {SIGNATURE} says {record.checksum}\n"
+                "Copy the bundle again, or export it again."
+            )
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What to raise when a file of a bundle cannot be read."""
+    return UserError(f"{path} cannot be read: {error.strerror or error}\nCheck its permissions and its owner.")

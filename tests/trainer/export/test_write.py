@@ -128,9 +128,24 @@ def test_newer_checkpoint_replaces_the_bundle(tmp_path):
     config = make_run(tmp_path, DENSE)
     target = export(config.training.run_dir, str(tmp_path / "bundle"))
     save(config, step=20)
-    assert export(config.training.run_dir, str(tmp_path / "bundle")) == target
+    with pytest.raises(UserError, match="bundle is there already\n--overwrite replaces it"):
+        export(config.training.run_dir, str(target))
+    (target / "notes").write_text("mine")
+    with pytest.raises(UserError, match="bundle is there already\ngive --out another name"):
+        export(config.training.run_dir, str(target), overwrite=True)
+    (target / "notes").unlink()
+    assert export(config.training.run_dir, str(target), overwrite=True) == target
     assert read_signature(target).source.step == 20
     assert sorted(os.listdir(tmp_path)) == ["bundle", "data", "run", "tags.txt"]
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_an_unfinished_file_is_skipped_in_the_parity_check(tmp_path, caplog):
+    config = make_run(tmp_path, DENSE)
+    (tmp_path / "data" / "validation" / "a.parquet").write_bytes(b"PAR1 cut off")
+    parity = read_signature(export(config.training.run_dir)).parity
+    assert (parity.data_rows, parity.data_file) == (300, str(tmp_path / "data" / "validation" / "part-0.parquet"))
+    assert "a.parquet is skipped in the parity check" in caplog.text
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -167,12 +182,12 @@ def test_bundle_scores_as_the_sharded_trainer(tmp_path):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         export(str(tmp_path))
     config = make_run(tmp_path, DENSE)
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")
-    with pytest.raises(UserError, match="is there and is no bundle"):
+    with pytest.raises(UserError, match="precious is there already"):
         export(config.training.run_dir, str(tmp_path / "precious"))
     for file in (tmp_path / "run" / "checkpoints").rglob("complete.json"):
         file.unlink()

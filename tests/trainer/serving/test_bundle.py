@@ -57,8 +57,19 @@ def test_cut_or_missing_files(folder, name):
         Bundle(folder)
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "program.json", "vocabulary/tag.txt"])
+def test_flipped_bits(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is damaged: its checksum is"):
+        Bundle(folder)
+    if name == "weights.safetensors":
+        Bundle(folder, verify=False)
+
+
 def test_no_bundle(tmp_path):
-    with pytest.raises(UserError, match="is no bundle"):
+    with pytest.raises(UserError, match="is not a bundle"):
         Bundle(tmp_path)
 
 

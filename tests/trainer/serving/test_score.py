@@ -15,7 +15,7 @@ from configs.errors import UserError
 from tests.trainer.export.exported_runs import make_run, rows
 from trainer.export.write import export
 from trainer.serving.bundle import Bundle
-from trainer.serving.score import parquet_files, score_files
+from trainer.serving.score import find_inputs, score_files
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_neither_training_code_nor_its_libraries_are_imported(bundle, data, tmp_
     roots = {name.split(".")[0] for name in modules}
     assert not roots & {"ray", "torchrec", "fbgemm_gpu", "models", "cluster", "tensorboard"}
     own = {name for name in modules if name.startswith("trainer.")}
-    assert all(name.startswith("trainer.serving") for name in own), own
+    assert all(name.startswith(("trainer.serving", "trainer.data", "trainer.file_record")) for name in own), own
 
 
 def test_repeated_names_are_refused(bundle, data, tmp_path):
@@ -74,18 +74,89 @@ def test_repeated_names_are_refused(bundle, data, tmp_path):
 def test_nothing_to_score(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="does not exist"):
-        parquet_files([str(tmp_path / "none")])
-    with pytest.raises(UserError, match=r"has no \*.parquet"):
-        parquet_files([str(tmp_path / "empty")])
+        find_inputs([str(tmp_path / "none")])
+    with pytest.raises(UserError, match="has no Parquet file"):
+        find_inputs([str(tmp_path / "empty")])
 
 
 def test_inputs_are_never_replaced(bundle, data):
-    source = data / "day=1" / "part-0.parquet"
-    before = source.read_bytes()
-    for out in (source, data):
-        with pytest.raises(UserError, match="would replace its own input"):
-            score_files(str(bundle.folder), [str(source if out == source else data)], str(out))
-    assert source.read_bytes() == before
+    source, other = data / "day=1" / "part-0.parquet", data / "day=2" / "part-0.parquet"
+    before = other.read_bytes()
+    for files, out in (([source], source), ([data], data), ([data], data / "scored"), ([source], other)):
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=r"is there already|lies in .*, which is scored"):
+                score_files(str(bundle.folder), [str(file) for file in files], str(out), overwrite=overwrite)
+    assert other.read_bytes() == before
+
+
+def test_what_was_scored_is_replaced_if_that_is_said(bundle, data, tmp_path):
+    out = str(tmp_path / "out")
+    score_files(str(bundle.folder), [str(data)], out)
+    with pytest.raises(UserError, match="--overwrite replaces it"):
+        score_files(str(bundle.folder), [str(data)], out)
+    score_files(str(bundle.folder), [str(data)], out, overwrite=True)
+
+
+def test_out_in_the_way(bundle, data, tmp_path):
+    source = str(data / "day=1" / "part-0.parquet")
+    (tmp_path / "taken").write_text("notes")
+    (tmp_path / "folder.parquet").mkdir()
+    for out in ("taken", "taken/out.parquet", "folder.parquet"):
+        with pytest.raises(UserError, match=out.partition("/")[0]):
+            score_files(str(bundle.folder), [source], str(tmp_path / out))
+
+
+def test_the_same_files_as_training(bundle, tmp_path):
+    for name in ("a.pq", "part-1", "day.parquet/b.parquet", "_temporary/c.parquet", "notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows(3), tmp_path / "in" / name)
+    said = []
+    assert list(find_inputs([str(tmp_path / "in")], said.append)) == ["a.pq", "part-1", "day.parquet/b.parquet"]
+    assert "_temporary" in said[0]
+    assert "notes.txt" in said[0]
+
+
+@pytest.mark.parametrize("given", ["in", "in/age=12", "in/age=12/a.parquet"])
+def test_columns_of_folders(bundle, tmp_path, given):
+    (tmp_path / "in" / "age=12").mkdir(parents=True)
+    pq.write_table(rows(5).drop_columns(["age"]), tmp_path / "in" / "age=12" / "a.parquet")
+    (written,) = score_files(str(bundle.folder), [str(tmp_path / given)], str(tmp_path / "out"))
+    whole = rows(5).set_column(rows(5).column_names.index("age"), "age", pa.array([12] * 5))
+    found = pq.ParquetFile(written).read()["predicted_click"].to_numpy()
+    np.testing.assert_allclose(found, bundle.predict(whole)[:, 0], atol=1e-6)
+
+
+def test_flipped_bits_of_a_page_are_refused(bundle, tmp_path):
+    path = tmp_path / "a.parquet"
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(rows(3000), path, **options)
+    content = bytearray(path.read_bytes())
+    start = next(
+        chunk.data_page_offset
+        for chunk in (pq.read_metadata(path).row_group(0).column(place) for place in range(20))
+        if chunk.path_in_schema == "age"
+    )
+    content[start + 500] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a.parquet, row group 0 cannot be read"):
+        score_files(str(bundle.folder), [str(path)], str(tmp_path / "out"))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_rows_are_counted_from_the_start_of_the_file(bundle, tmp_path):
+    prices = np.ones(300)
+    prices[250] = np.nan
+    table = rows(300).set_column(rows(1).column_names.index("price"), "price", pa.array(prices))
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=100)
+    with pytest.raises(UserError, match=r"a.parquet, row 250: column 'price' is nan"):
+        score_files(str(bundle.folder), [str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+
+
+def test_a_column_twice(bundle, tmp_path):
+    table = rows(5)
+    pq.write_table(pa.table([*table.columns, table["user"]], [*table.column_names, "user"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: there are 2 columns 'user'"):
+        score_files(str(bundle.folder), [str(tmp_path / "a.parquet")], str(tmp_path / "out"))
 
 
 def test_taken_column_is_refused(bundle, tmp_path):
@@ -101,7 +172,7 @@ def test_failure_leaves_no_file(bundle, tmp_path, damage):
     pq.write_table(table, source)
     if damage == "cut file":
         source.write_bytes(source.read_bytes()[:-100])
-    message = "a.parquet, row group 0: there is no column 'price'" if damage == "missing column" else "cannot be read"
-    with pytest.raises(UserError, match=message):
+    messages = {"missing column": "there is no column 'price'", "cut file": "does not end as a Parquet file"}
+    with pytest.raises(UserError, match=messages[damage]):
         score_files(str(bundle.folder), [str(source)], str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []

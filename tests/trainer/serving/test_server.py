@@ -1,7 +1,11 @@
 """A real server on a real port."""
 
 import asyncio
+import http.client
 import json
+import os
+import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -14,11 +18,14 @@ import uvicorn
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
+from configs.serve_config import ServeConfig
 from tests.trainer.export.exported_runs import make_run, rows
 from trainer.export.write import export
 from trainer.serving.batcher import Batcher, OverloadedError, score
 from trainer.serving.bundle import Bundle
-from trainer.serving.server import create_app
+from trainer.serving.server import create_app, serve
+
+SETTINGS = ServeConfig(max_body_mib=1, body_timeout_s=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(bundle):
-    server = uvicorn.Server(uvicorn.Config(create_app(bundle), host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(bundle, SETTINGS), host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
@@ -85,7 +92,8 @@ def test_no_rows(url):
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"{", "the body is no JSON"),
+        (b"{", "the body is not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
         ([], "the body has no list of rows"),
         ({"rows": [1]}, "the body has no list of rows"),
         ({"rows": [{}]}, "row 0 has no 'liked'"),
@@ -131,7 +139,7 @@ def test_full_server_turns_requests_away(bundle):
 
 
 def test_waiting_requests_share_a_call(bundle):
-    batcher = Batcher(bundle, max_rows=4)
+    batcher = Batcher(bundle, max_rows=4, max_waiting=100)
 
     async def take():
         tasks = [asyncio.create_task(batcher.predict(json_rows(n))) for n in (1, 2, 1, 3, 9, 1)]
@@ -146,3 +154,64 @@ def test_waiting_requests_share_a_call(bundle):
 
     assert asyncio.run(take()) == [[1, 2, 1], [3], [9], [1]]
     assert batcher._rows_waiting == 0
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+def test_long_bodies_are_refused(url, is_chunked):
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    headers = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(2 << 20)}
+    connection.putrequest("POST", "/predict")
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    if is_chunked:
+        part = b" " * (1 << 18)
+        for _ in range(5):
+            connection.send(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+    answer = connection.getresponse()
+    assert (answer.status, "longer than 1 MiB" in json.load(answer)["error"]) == (413, True)
+
+
+def test_a_client_that_stops_in_the_middle_is_answered(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+        assert client.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("no-such-host.invalid", 8080)])
+def test_where_it_cannot_listen(bundle, host, port):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = port or taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot listen on {host}, port {port}: .*\nGive another"):
+            serve(str(bundle.folder), ServeConfig(host=host, port=port), print)
+
+
+def test_it_returns_when_it_is_stopped(bundle):
+    said = []
+
+    def stop():
+        deadline = time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.05)
+        port = int(said[0].rpartition(":")[2])
+        while time.monotonic() < deadline:
+            try:
+                client = socket.create_connection(("127.0.0.1", port), 1)
+                break
+            except OSError:
+                time.sleep(0.05)
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        client.settimeout(30)
+        client.recv(100)
+        client.close()
+
+    stopper = threading.Thread(target=stop, daemon=True)
+    stopper.start()
+    serve(str(bundle.folder), ServeConfig(port=0, body_timeout_s=2.0), said.append)
+    stopper.join(10)
+    assert not stopper.is_alive()
