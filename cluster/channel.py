@@ -1,4 +1,4 @@
-"""Between the workers and the driver: lines for the screen, the result, a mistake that no restart can mend, a stop.
+"""Between the workers and the driver: lines for the screen, the result, a mistake that no restart can fix, a stop.
 
 An actor, since workers and driver may be on different machines and Ray's own forwarding prefixes every line.
 """

@@ -99,7 +99,7 @@ class TellFailures(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         if any(isinstance(error, UserError) for error in worker_exceptions.values()):
-            return  # told once, at the end
+            return  # reported once, at the end
         self._failures += 1
         allowed = "any number" if self._max_failures < 0 else self._max_failures
         hosts: dict[int, str] = ray.get(self._channel.hosts.remote())  # pyright: ignore[reportAssignmentType]

@@ -47,7 +47,9 @@ def check_output(
 
 
 def _unwritable(path: Path) -> str | None:
-    nearest = next(parent for parent in path.absolute().parents if _is_there(parent))
+    place = path.absolute()
+    around = (place, *place.parents) if place.is_dir() else place.parents
+    nearest = next(folder for folder in around if _is_there(folder))
     if not nearest.is_dir():
         return f"cannot be written: {nearest} is not a folder"
     if not os.access(nearest, os.W_OK | os.X_OK):

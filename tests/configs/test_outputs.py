@@ -61,4 +61,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(UserError, match=f"cannot be written: {tmp_path} is read-only, or not yours"):
         check_output(tmp_path / "new" / "out", "OUT", "file")
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written: {tmp_path} is read-only, or not yours"):
+        check_output(tmp_path, "training.run_dir", "folder", is_own=yes, overwrite=True)
     assert os.listdir(tmp_path) == ["file"]

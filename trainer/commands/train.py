@@ -1,4 +1,4 @@
-"""`train`: trains a config into its run directory. What a worker does is told in `trainer.train`."""
+"""`train`: trains a config into its run directory. What a worker does is in `trainer.train`."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
