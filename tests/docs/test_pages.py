@@ -14,7 +14,7 @@ from configs.schema import Config
 from configs.section import Section
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", *ROOT.glob("docs/*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "RESULTS.md", *ROOT.glob("docs/*.md")]
 FOLDERS = ("configs", "embeddings", "models", "cluster", "trainer", "tests", "benchmarks", "docs")
 NAMED = ("features", "tables", "tasks")  # sections whose keys carry a name: tasks.click.loss
 
