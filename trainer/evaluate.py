@@ -10,6 +10,7 @@ from trainer.ranks.agreement import Agreement
 from trainer.ranks.collectives import sum_over_ranks
 from trainer.run.position import Position
 from trainer.telemetry.divergence import refuse_diverged_evaluation
+from trainer.telemetry.dropped import dropped_shares
 from trainer.telemetry.records import EvalRecord
 from trainer.telemetry.report import Report
 from trainer.telemetry.window import Evaluation
@@ -66,7 +67,7 @@ def evaluate(built: Built, reader: Reader, config: Config, device: torch.device,
             _, outputs = model(batch)
             evaluation.add(outputs, batch.groups)
     model.train()
-    return evaluation.close(step, epoch, _skipped_rows(reader, config.data, device))
+    return evaluation.close(step, epoch, _skipped_rows(reader, config.data, device), dropped_shares(reader, device))
 
 
 def _skipped_rows(reader: Reader, data: DataConfig, device: torch.device) -> int | None:

@@ -20,6 +20,7 @@ from trainer.session import Session, open_session
 from trainer.stepper import Stepper
 from trainer.telemetry.conflicts import ConflictSampler
 from trainer.telemetry.divergence import refuse_divergence
+from trainer.telemetry.dropped import DroppedWatch
 from trainer.telemetry.unlearned import Unlearned
 from trainer.telemetry.window import TrainingWindow
 
@@ -57,6 +58,7 @@ def fit(session: Session) -> tuple[Position, bool]:
         session.built.top, objective.criterion, list(config.tasks), config.training.gradient_cosines_every
     )
     unlearned = Unlearned(config.tasks, config.data.global_batch_size, at.step, session.report.line)
+    dropped = DroppedWatch(session.report.line)
     stall, cosines = 0.0, {}
     session.built.model.train()
     if at.step and due_after(calendar, at.step, at.epoch_step or calendar.steps_per_epoch).evaluate:
@@ -78,6 +80,7 @@ def fit(session: Session) -> tuple[Position, bool]:
         due = due_after(calendar, at.step, at.epoch_step, partition_ends=reader.ends_at(at.epoch_step))
         if due.log:
             extra = {"checkpoint/stall_seconds": stall, **_skipped(session), **cosines}
+            extra |= dropped(reader, session.device)
             record = window.close(at.step, at.epoch, reader.wait_seconds, stepper.learning_rates, extra)
             session.report.write(record)
             unlearned.see(record)

@@ -59,6 +59,7 @@ class FeatureTransforms:
         self.sparse_names = tuple(self._sparse)
         self.weighted_names = tuple(name for name, f in self._sparse.items() if f.weights is not None)
         self.id_columns = tuple(dict.fromkeys(f.column or name for name, f in self._sparse.items()))
+        self.dropping_names = tuple(name for name, f in self._sparse.items() if f.out_of_range == "drop")
         self.dense_width = sum(f.width for f in self._dense.values())
         columns = [f.column or name for name, f in features.items()]
         columns += [f.weights for f in self._sparse.values() if f.weights is not None]

@@ -46,7 +46,14 @@ def eval_table(record: EvalRecord) -> str:
     for task, values in record.tasks.items():
         rows.append([task, *(_cell(metric, values.get(metric)) for metric in metrics)])
     shown = "  ".join(f"{task} {ratio(value)} (label {ratio(label)})" for task, (value, label) in record.sample.items())
-    return "\n".join([title, *table(rows), *([f"  its first row: {shown}"] if shown else []), *_dead_experts(record)])
+    sample = [f"  its first row: {shown}"] if shown else []
+    return "\n".join([title, *table(rows), *sample, *_dropped_ids(record), *_dead_experts(record)])
+
+
+def _dropped_ids(record: EvalRecord) -> list[str]:
+    """A line on the features that went without some of their IDs."""
+    shares = [f"{feature} {share:.2%}" for feature, share in record.dropped_shares.items() if share]
+    return [f"  IDs outside the table, dropped: {'  '.join(shares)}"] if shares else []
 
 
 def _dead_experts(record: EvalRecord) -> list[str]:

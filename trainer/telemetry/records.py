@@ -66,6 +66,7 @@ class EvalRecord:
     curves: Mapping[str, TaskCurves] = field(default_factory=dict)  # of binary tasks
     sample: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # prediction and label of the first row
     quarantined_rows: int | None = None  # that could not be read; None where that stops a run
+    dropped_shares: Mapping[str, float] = field(default_factory=dict)  # feature -> share of its IDs
 
     kind = "eval"
 
@@ -76,6 +77,7 @@ class EvalRecord:
             values["speed/examples_per_second"] = self.rows / self.seconds
         if self.quarantined_rows is not None:
             values["data/quarantined_rows"] = self.quarantined_rows
+        values |= {f"data/dropped_share/{feature}": share for feature, share in self.dropped_shares.items()}
         values |= {f"calibration_error/{task}": curves.calibration_error for task, curves in self.curves.items()}
         return values | _gate_scalars(self.gates)
 

@@ -23,6 +23,7 @@
     calibration_error/TASK            eval        mean gap between prediction and label over bins (ECE)
     reliability/TASK                  eval        picture: mean label over mean prediction
     pr/TASK                           eval        precision and recall at 127 thresholds
+    data/dropped_share/FEATURE        both        share of its IDs outside the table; with out_of_range: drop
     data/quarantined_rows             both        rows that could not be read; with data.on_error: quarantine
     checkpoint/stall_seconds          train       time a save held training up, and other tags of StepRecord.extra
 

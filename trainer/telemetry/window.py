@@ -140,15 +140,22 @@ class Evaluation:
         self._rows += _rows(outputs.weights)
         self._first = self._first or outputs
 
-    def close(self, step: int, epoch: int, quarantined_rows: int | None = None) -> EvalRecord:
-        """The record, the same on every rank but for its sample. quarantined_rows: over all ranks."""
+    def close(
+        self,
+        step: int,
+        epoch: int,
+        quarantined_rows: int | None = None,
+        dropped_shares: Mapping[str, float] | None = None,
+    ) -> EvalRecord:
+        """The record, the same on every rank but for its sample. quarantined_rows, dropped_shares: over all ranks."""
         tasks, gates = self._metrics.compute(self.group), self._gates.compute(self.group)
         binary = [name for name in tasks if name in self._metrics.binary]
         curves = {name: task_curves(*self._metrics.kept(name)[:3], self.group) for name in binary}
         rows = int(sum_over_ranks(self._rows, self.group))
         seconds = time.perf_counter() - self._began
         loss, sample = _total(tasks, self._weights), self._sample()
-        return EvalRecord(step, epoch, loss, tasks, rows, seconds, gates, curves, sample, quarantined_rows)
+        dropped = dropped_shares or {}
+        return EvalRecord(step, epoch, loss, tasks, rows, seconds, gates, curves, sample, quarantined_rows, dropped)
 
     def _sample(self) -> dict[str, tuple[float, float]]:
         """Prediction and label of this rank's first row; NaN where the label is missing."""

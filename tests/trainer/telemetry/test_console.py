@@ -57,6 +57,17 @@ def test_an_evaluation_is_a_table():
     assert len({len(line) for line in lines[1:]}) == 1
 
 
+def test_an_evaluation_names_features_that_went_without_ids():
+    def lines(**shares: float) -> list[str]:
+        record = EvalRecord(10, 1, 0.5, {"click": {"loss": 0.5}}, 8, 1.0, dropped_shares=shares)
+        return eval_table(record).splitlines()
+
+    assert (
+        lines(user=0.123456, item=0.0, sound=0.0004)[-1] == "  IDs outside the table, dropped: user 12.35%  sound 0.04%"
+    )
+    assert not any("dropped" in line for line in lines(user=0.0))
+
+
 def test_the_start_up_page_fits():
     plan = "\n".join(f"table_{i} " + "x" * 200 for i in range(60))
     lines = start_up_page({"run": "runs/a", "model": "one\ntwo"}, plan).splitlines()

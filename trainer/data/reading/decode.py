@@ -21,12 +21,17 @@ from trainer.data.dataset.footers import read_footer, refuse_other
 from trainer.data.dataset.manifest import Manifest, RowGroup
 from trainer.data.dataset.path_columns import add_path_columns
 from trainer.data.dataset.source import file_url, open_source
+from trainer.data.reading.dropped import DroppedIds
 
 _FOOTERS_KEPT = 256
 
 
 class Decoder:
-    """Row groups of a manifest as blocks. Safe to call from several threads."""
+    """Row groups of a manifest as blocks. Safe to call from several threads.
+
+    Attributes:
+        dropped: IDs that the transforms dropped.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class Decoder:
         self.manifest = manifest
         self._source = open_source(manifest.root)
         self._features = features
+        self.dropped = DroppedIds(features.dropping_names)
         self._targets = Targets(tasks, data.weight_column)
         self._verify = data.verify_checksums
         self._tasks = len(tasks)
@@ -70,7 +76,9 @@ class Decoder:
         table = self._read(row_group, where)
         labels, weights = self._targets(table, where)
         groups = group_ids(table, self._group_column, where) if self._group_column else None
-        return Block.of(self._features(table, where), self._features.sparse_names, labels, weights, groups)
+        columns = self._features(table, where)
+        self.dropped.add(columns)
+        return Block.of(columns, self._features.sparse_names, labels, weights, groups)
 
     def empty(self, number: int) -> Block:
         """As many rows of weight zero, in place of a row group that cannot be read."""

@@ -19,6 +19,7 @@ from trainer.data.reading.batch import Batch
 from trainer.data.reading.buffers import Buffers
 from trainer.data.reading.chunks import Chunk, Layout, chunks
 from trainer.data.reading.decode import Decoder
+from trainer.data.reading.dropped import DroppedIds
 from trainer.data.reading.order import lanes_of, sample_order
 from trainer.data.reading.prefetch import Prefetcher
 from trainer.data.reading.quarantine import Quarantine, Quarantined
@@ -86,6 +87,11 @@ class Reader:
         self.local_batch_size = self._layout.local_batch_size
         self.wait_seconds = 0.0
         self._quarantine = Quarantine(data, manifest.rows, quarantined)
+
+    @property
+    def dropped(self) -> DroppedIds:
+        """IDs that the features' transforms dropped, in what this rank has read so far."""
+        return self._decoder.dropped
 
     @property
     def steps_per_epoch(self) -> int:
