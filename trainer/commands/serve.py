@@ -15,7 +15,7 @@ def serve(
     bundle: Path,
     config: Annotated[Path | None, typer.Option(help="YAML file of a run, whose section `serve` is used.")] = None,
     host: Annotated[str | None, typer.Option(help="Interface to listen on; 127.0.0.1 if nothing says else.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 8080, as above.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8080, as above.")] = None,
     skip_checksums: SkipChecksums = False,
 ) -> None:
     """Answer HTTP requests with a BUNDLE: POST /predict, GET /health, GET /signature."""
