@@ -75,6 +75,8 @@ class _Server(uvicorn.Server):
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket that nobody can connect to yet."""
+    if not 0 <= port <= 65535:  # of which getaddrinfo would take the last 16 bits
+        raise _cannot_listen(host, port, ValueError("there is no such port"))
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -82,7 +84,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise _cannot_listen(host, port, error) from None
     return listener
 

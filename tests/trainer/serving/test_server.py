@@ -179,7 +179,9 @@ def test_a_client_that_stops_in_the_middle_is_answered(url):
         assert client.recv(1000).startswith(b"HTTP/1.1 408")
 
 
-@pytest.mark.parametrizeX
+@pytest.mark.parametrize(
+    ("host", "port"), [("127.0.0.1", None), ("no-such-host.invalid", 8080), ("127.0.0.1", 99999), ("127.0.0.1", -1)]
+)
 def test_where_it_cannot_listen(bundle, host, port):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
