@@ -11,6 +11,7 @@ from torch.nn.functional import linear, relu
 
 from models.batched.parallel import ParallelLinear, ParallelMLP, WideLinear
 from models.experts import MixtureOfExperts
+from models.tops.dlrm import DLRM
 from models.tops.mmoe import MMoE
 from models.tops.moe import MoE
 from models.tops.ple import PLE, Level
@@ -101,6 +102,24 @@ def level(module: Level, inputs: Sequence[Tensor]) -> list[Tensor]:
     return mixed
 
 
+def dlrm(top: DLRM, x: Tensor) -> Tensor:
+    """What the towers get: pair by pair, layer by layer."""
+    z, vectors = x[:, top.start :], list(x[:, : top.start].chunk(top.count - 1, dim=1)) if top.count > 1 else []
+    for layer in top.bottom[::2]:
+        z = relu(layer(z))
+    h = torch.cat([z, *vectors], dim=1)
+    if top.interaction == "dot":
+        every = [z, *vectors]
+        pairs = [(every[i] * every[j]).sum(dim=1, keepdim=True) for i in range(len(every)) for j in range(i)]
+        h = torch.cat([z, *pairs], dim=1)
+    x0 = h
+    for layer in top.cross:
+        h = x0 * (linear(linear(h, layer[0].weight), layer[1].weight) + layer[1].bias) + h
+    for layer in top.top[::2]:
+        h = relu(layer(h))
+    return h
+
+
 def logits(top: nn.Module, x: Tensor) -> Tensor:
     """What top(x)[0] should be."""
     if isinstance(top, MMoE):
@@ -111,6 +130,8 @@ def logits(top: nn.Module, x: Tensor) -> Tensor:
         return towers(top.towers, [mlp(top.bottom, 0, first_layers(top.first, x)["bottom"][0])] * top.towers.num_tasks)
     if isinstance(top, SingleTask):
         return towers(top.towers, [mlp(top.bottoms, t, h) for t, h in enumerate(first_layers(top.first, x)["bottoms"])])
+    if isinstance(top, DLRM):
+        return towers(top.towers, [dlrm(top, x)] * top.towers.num_tasks)
     assert isinstance(top, PLE)
     h = [x] * (top.towers.num_tasks + 1)
     for module in top.levels:

@@ -1,0 +1,32 @@
+"""DLRM beside tables: equal to the plain computation for every interaction; widths that cannot interact are refused."""
+
+import pytest
+import torch
+
+from configs.errors import UserError
+from configs.layout import lay_out
+from configs.load import load_config
+from configs.schema import ModelConfig, TaskConfig
+from models.build import build_top
+from tests.models import loops
+
+TASKS = {"click": TaskConfig(), "like": TaskConfig()}
+
+
+@pytest.mark.parametrize("interaction", ["dot", "cross", "none"])
+def test_equals_the_plain_computation(interaction: str) -> None:
+    torch.manual_seed(0)
+    options = {"bottom_layers": (8, 4), "interaction": interaction, "cross_rank": 3, "top_layers": (7, 5)}
+    model = ModelConfig(top="dlrm", tower_layers=(), options=options)
+    top = build_top(model, TASKS, lay_out({"a": 4, "b": 4, "c": 4}, {"x": 3, "y": 2}))
+    x = torch.randn(9, 17)
+    assert top(x)[0].shape == (9, 2)
+    torch.testing.assert_close(top(x)[0], loops.logits(top, x))
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(top(x)[0].sum(), x)
+    assert grad.abs().sum(dim=0).min() > 0  # every input counts
+
+
+def test_widths_that_cannot_interact_are_refused() -> None:
+    with pytest.raises(UserError, match=r"dot needs vectors of one width, but table c1 has 64, and .* with 32"):
+        load_config("configs/dlrm_serving.yaml", ["model.options.bottom_layers=[256, 32]"])
