@@ -1,7 +1,9 @@
 """DLRM: a bottom MLP over the dense inputs, the interaction of its output with the tables' vectors, a top MLP.
 
 Naumov et al. 2019, "Deep Learning Recommendation Model for Personalization and Recommendation Systems"; `cross` is the
-low-rank cross network of DCNv2 (Wang et al. 2021), as MLPerf trains it. In plain words, e[0] ... e[F - 1] the vectors:
+low-rank cross network of DCNv2 (Wang et al. 2021), as MLPerf trains it.
+
+In plain words, e[0] ... e[F - 1] the vectors:
 
     z = bottom(dense)
     v = stack([z, *e]);  pairs = [v[i] @ v[j] for i in range(F + 1) for j in range(i)]       # dot

@@ -2,6 +2,17 @@
 
 Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts". Tasks that
 disagree learn to use different experts.
+
+y_t = tower_t(sum over e of softmax(gate_t(x))_e * expert_e(x)). In plain PyTorch, network by network:
+
+    outputs = torch.stack([expert(x) for expert in experts])                            # [E, B, H]
+    for t in range(T):
+        weights = torch.softmax(gates[t](x), dim=1)                                     # [B, E]
+        logits[:, t] = towers[t](torch.einsum("be,ebh->bh", weights, outputs))[:, 0]
+
+The same in a few wide products: `models.experts` (experts, gates, mixtures) and `models.towers`.
+
+Shapes: B batch, D input width, E experts, H expert output width, T tasks.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,17 @@
 """MoE: experts and a single gate that all tasks share, then a tower a task.
 
 OMoE in Ma et al. 2018 (see models/tops/mmoe.py): what MMoE is without a gate of its own for every task.
+
+y_t = tower_t(sum over e of softmax(gate(x))_e * expert_e(x)). In plain PyTorch, network by network:
+
+    outputs = torch.stack([expert(x) for expert in experts])                            # [E, B, H]
+    weights = torch.softmax(gate(x), dim=1)                                             # [B, E]
+    mixed = torch.einsum("be,ebh->bh", weights, outputs)                                # of all tasks
+    logits = torch.cat([tower(mixed) for tower in towers], dim=1)                       # [B, T]
+
+The same in a few wide products: `models.experts` and `models.towers`.
+
+Shapes: B batch, D input width, E experts, H expert output width, T tasks.
 """
 
 from collections.abc import Mapping

@@ -4,6 +4,17 @@ Tang et al. 2020, "Progressive Layered Extraction (PLE)". A level is a CGC: a ta
 shared ones, never another task's, which protects tasks that conflict. Levels but the last also pass on a shared
 stream, whose gate sees all experts. `num_levels: 1` is plain CGC.
 
+In plain PyTorch, network by network, one level; h[0] ... h[T - 1] are the tasks' streams, h[T] the shared one, all of
+them x before the first level:
+
+    common = [expert(h[T]) for expert in shared_experts]                                # S of [B, H]
+    own = [[expert(h[t]) for expert in task_experts[t]] for t in range(T)]              # T lists of K
+    new = [mix(gates[t](h[t]), own[t] + common) for t in range(T)]
+    new += [mix(shared_gate(h[T]), sum(own, []) + common)]                              # not in the last level
+
+with mix(g, outputs) = torch.einsum("be,ebh->bh", torch.softmax(g, dim=1), torch.stack(outputs)); after the last level
+logits[:, t] = towers[t](h[t])[:, 0]. The same in a few wide products: `models.batched`.
+
 Shapes: B batch, T tasks, K experts of a task, S shared experts, E = T * K + S, D input width, H expert output width.
 A stream is what a task, or all tasks together, pass from level to level.
 """

@@ -1,6 +1,15 @@
 """Shared-bottom: one network that all tasks share, then a tower a task. The classic baseline.
 
 Caruana 1997, "Multitask Learning". Good when tasks agree; when they do not, they fight over the bottom.
+
+y_t = tower_t(bottom(x)). In plain PyTorch, network by network:
+
+    h = bottom(x)                                                                       # [B, H]
+    logits = torch.cat([tower(h) for tower in towers], dim=1)                           # [B, T]
+
+The bottom is one network of `models.batched`, the towers are side by side in `models.towers`.
+
+Shapes: B batch, D input width, H width of the bottom's output, T tasks.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,15 @@
 """Single-task: a bottom and a tower for every task; nothing but the embeddings is shared.
 
 The yardstick for negative transfer: a task that a shared top makes worse than this one is being hurt by the others.
+
+y_t = tower_t(bottom_t(x)). In plain PyTorch, network by network:
+
+    pairs = zip(bottoms, towers)                                                        # one of each for a task
+    logits = torch.cat([tower(bottom(x)) for bottom, tower in pairs], dim=1)            # [B, T]
+
+The bottoms, and the towers, are computed side by side: `models.batched` and `models.towers`.
+
+Shapes: B batch, D input width, T tasks.
 """
 
 from collections.abc import Mapping
