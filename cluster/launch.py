@@ -1,4 +1,4 @@
-"""Launches a function on DDP workers through Ray Train and brings it through failures.
+"""Launches a function on workers through Ray Train and brings it through failures.
 
 The function is called on every worker with a process group in place. When a worker or a node dies Ray starts the
 whole group again, on fewer workers if need be, and the function finds its own way back from what it saved. How it

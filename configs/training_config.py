@@ -96,7 +96,7 @@ class CheckpointConfig(Section):
 class LaunchConfig(Section):
     """Workers, and the machines that carry them."""
 
-    workers: PositiveInt = Field(default=1, description="DDP workers; at most data.lanes.")
+    workers: PositiveInt = Field(default=1, description="Processes that train together; at most data.lanes.")
     min_workers: PositiveInt | None = Field(
         default=None, description="Go on with as few as this when nodes are lost; none: all."
     )

@@ -33,7 +33,7 @@ def task_gradient_cosines(
     the task balance untouched.
 
     Args:
-        top: without its DistributedDataParallel wrapper; run in evaluation mode, so without dropout and noise.
+        top: run in evaluation mode, so without dropout and noise.
         x: input of the top [B, D]; labels, weights: [B, T].
         reduce_sum: sum of a tensor [T, P] over all ranks, which must all call this at the same step.
     """

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from configs.schema import ModelConfig, TaskConfig
 from models.build import build_balance, build_top
@@ -45,10 +44,16 @@ def all_reduce(x: Tensor) -> Tensor:
     return x
 
 
+def average_gradients(model: nn.Module, world_size: int) -> None:
+    """As a trainer does: the mean over ranks."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            all_reduce(parameter.grad).div_(world_size)
+
+
 def train(top: str, balance: str, rank: int, world_size: int) -> dict[str, Tensor]:
     """State after a few steps, each rank on every world_size-th row."""
-    inner = Model(top, balance, world_size)
-    model = DistributedDataParallel(inner) if world_size > 1 else inner
+    model = Model(top, balance, world_size)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     generator = torch.Generator().manual_seed(1)
     seen = torch.zeros(2, len(TASKS))
@@ -59,13 +64,14 @@ def train(top: str, balance: str, rank: int, world_size: int) -> dict[str, Tenso
         loss, losses = model(*mine)
         optimizer.zero_grad()
         loss.backward()
+        average_gradients(model, world_size)
         optimizer.step()
         seen += torch.stack([losses, mine[2].sum(dim=0)])
         if step % OBSERVE_EVERY == OBSERVE_EVERY - 1:
             sums, rows = all_reduce(seen)
-            inner.balance.observe(sums / rows)
+            model.balance.observe(sums / rows)
             seen = torch.zeros_like(seen)
-    return inner.state_dict() | {"weights": inner.balance.weights().detach()}
+    return model.state_dict() | {"weights": model.balance.weights().detach()}
 
 
 def one_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str]]) -> None:
