@@ -9,7 +9,7 @@ from pydantic import Field
 
 from configs.data_config import DataConfig, GenerateConfig
 from configs.feature_config import DenseFeature, Feature, SparseFeature, TableConfig
-from configs.layout import InputLayout, lay_out
+from configs.layout import InputLayout, layout_of
 from configs.model_config import ModelConfig, TaskConfig
 from configs.section import Section
 from configs.serve_config import ServeConfig
@@ -64,5 +64,4 @@ class Config(Section):
     @property
     def input_layout(self) -> InputLayout:
         """Which columns of the top's input each feature fills."""
-        sparse = {name: table.embedding_dim for name, table in self.tables_by_feature.items()}
-        return lay_out(sparse, {name: feature.width for name, feature in self.dense_features.items()})
+        return layout_of(self.features, self.tables)

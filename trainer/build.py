@@ -56,7 +56,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
         _train_in_bf16(top, device)
     if config.training.compile:
         top.compile(dynamic=False)
-    ranker = Ranker(tables, config.tables_by_feature, top.to(device), objective.to(device))
+    ranker = Ranker(tables, config, top.to(device), objective.to(device))
     model = shard(ranker, plan, device, world)
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training)

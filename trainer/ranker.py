@@ -6,7 +6,6 @@ rows of the tables, beside the dense columns -> top -> logits -> predictions and
 B batch, T tasks, D width of everything that enters the top.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from configs.schema import TableConfig
+from configs.schema import Config
 from embeddings.pooling import pooled_by_feature
 from models.draws import share_row_keys
 from trainer.data.reading.batch import Batch
@@ -33,36 +32,31 @@ class Outputs(NamedTuple):
 
 
 class JoinInputs(nn.Module):
-    """Pooled rows of every sparse feature, in config order, then the dense features -> [B, D].
+    """Pooled rows of every sparse feature, and the dense features -> [B, D], as the layout says.
 
     Sharded tables give their features back grouped by sharding type, so that order must not be taken as it comes: a
     run may resume with other types, and a bundle has none.
     """
 
-    def __init__(self, features: Mapping[str, TableConfig]) -> None:
-        """`features`: each with its table."""
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self._features = tuple(features)
-        self._means = tuple(name for name, table in features.items() if table.pooling == "mean")
+        self._layout = config.input_layout
+        self._means = tuple(name for name, table in config.tables_by_feature.items() if table.pooling == "mean")
 
     def forward(self, sums: KeyedTensor, bags: KeyedJaggedTensor, dense: Tensor) -> Tensor:
         parts = pooled_by_feature(sums, bags, self._means)
-        return torch.cat([*(parts[feature] for feature in self._features), dense], dim=1)
+        return torch.cat(self._layout.in_order(parts, dense), dim=1)
 
 
 class Ranker(nn.Module):
     """Batch -> (loss [], Outputs). Each submodule is one step for the pipeline that traces this one."""
 
     def __init__(
-        self,
-        tables: EmbeddingBagCollection | None,
-        features: Mapping[str, TableConfig],
-        top: nn.Module,
-        objective: nn.Module,
+        self, tables: EmbeddingBagCollection | None, config: Config, top: nn.Module, objective: nn.Module
     ) -> None:
         super().__init__()
         self.tables = tables
-        self.join = JoinInputs(features)
+        self.join = JoinInputs(config)
         self.top = top
         self.objective = objective
         named = all(hasattr(self, name) for name in (TABLES, TOP, OBJECTIVE))  # no module where there are no tables

@@ -19,6 +19,7 @@ import pyarrow as pa
 from configs import choices
 from configs.choice_settings import settings_of
 from configs.errors import UserError
+from configs.layout import layout_of
 from configs.schema import DenseFeature, SparseFeature, TableConfig
 from embeddings.features.arrow import flatten, floats, is_list, refuse, single_array, valid_mask
 from embeddings.features.bags import Bags
@@ -38,7 +39,7 @@ class Columns:
 
     Attributes:
         sparse: feature name -> its bags of table rows.
-        dense: float32 [R, D], the dense features side by side in config order.
+        dense: float32 [R, D], the dense features side by side as the layout says.
         dropped: feature name -> IDs that its transform left out, for the features that left out any.
     """
 
@@ -60,7 +61,8 @@ class FeatureTransforms:
         self.weighted_names = tuple(name for name, f in self._sparse.items() if f.weights is not None)
         self.id_columns = tuple(dict.fromkeys(f.column or name for name, f in self._sparse.items()))
         self.dropping_names = tuple(name for name, f in self._sparse.items() if f.out_of_range == "drop")
-        self.dense_width = sum(f.width for f in self._dense.values())
+        layout = layout_of(features, tables)
+        self.dense_width, self._dense_spans = layout.dense_width, layout.dense_spans
         columns = [f.column or name for name, f in features.items()]
         columns += [f.weights for f in self._sparse.values() if f.weights is not None]
         self.columns = tuple(dict.fromkeys(columns))
@@ -131,25 +133,23 @@ class FeatureTransforms:
 
     def _matrix(self, table: pa.Table, origin: Origin) -> npt.NDArray[np.float32]:
         dense = np.empty((table.num_rows, self.dense_width), np.float32)
-        start = 0
         for name, feature in self._dense.items():
-            column = feature.column or name
+            (start, end), column = self._dense_spans[name], feature.column or name
             numbers = dense_numbers(table[column], feature, column, origin)
             # whatever is not finite is refused below, with its place
             with np.errstate(over="ignore", invalid="ignore"):
-                dense[:, start : start + feature.width] = normalize(numbers, feature)
-            start += feature.width
+                dense[:, start:end] = normalize(numbers, feature)
         if not np.isfinite(dense).all():
             self._refuse_not_finite(dense, table, origin)
         return dense
 
     def _refuse_not_finite(self, dense: npt.NDArray[np.float32], table: pa.Table, origin: Origin) -> None:
         row, place = np.argwhere(~np.isfinite(dense))[0]
-        owners = [name for name, feature in self._dense.items() for _ in range(feature.width)]
-        column = self._dense[owners[place]].column or owners[place]
+        name = next(name for name, (start, end) in self._dense_spans.items() if start <= place < end)
+        column = self._dense[name].column or name
         raise UserError(
             f"{origin.cell(row, column)} is {table[column][int(row)]}, which is no finite 32-bit number\n"
-            f"Write null for a missing value: it becomes features.{owners[place]}.default."
+            f"Write null for a missing value: it becomes features.{name}.default."
         )
 
 

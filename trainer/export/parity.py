@@ -94,7 +94,7 @@ def trainer_predictions(
     unlabelled = torch.zeros(len(columns.dense), len(config.tasks))
     kjt = to_kjt(list(sparse), sparse) if sparse else None
     batch = Batch(kjt, torch.from_numpy(columns.dense), unlabelled, unlabelled, (0, 0))
-    _, outputs = Ranker(collection, small.tables_by_feature, top, Objective(config, 1)).eval()(batch)
+    _, outputs = Ranker(collection, small, top, Objective(config, 1)).eval()(batch)
     return outputs.predictions.numpy()
 
 
@@ -129,8 +129,7 @@ def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:
         values[:2] = (0, num_embeddings - 1) if rows > 1 else 0
         weights = random.random(len(values), np.float32) if feature.weights is not None else None
         sparse[name] = Bags(values, lengths, weights)
-    width = sum(feature.width for feature in config.dense_features.values())
-    return Columns(sparse, random.standard_normal((rows, width), np.float32))
+    return Columns(sparse, random.standard_normal((rows, config.input_layout.dense_width), np.float32))
 
 
 def _rows_of_the_data(config: Config, bundle: Bundle) -> tuple[pa.Table | None, str | None]:

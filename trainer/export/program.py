@@ -1,7 +1,7 @@
 """The forward pass of a bundle as one exported program, and its compilation.
 
 The program owns no weights: they are inputs, so that tables stay where they are mapped. It looks bags up in stacked
-tables, pools them, puts features in the order that the top was trained on and applies the top.
+tables, pools them, lays the features out as the top was trained on them and applies the top.
 
 Shapes: B rows, F features of a group, N IDs of a group, D width, T tasks.
 """
@@ -9,6 +9,7 @@ Shapes: B rows, F features of a group, N IDs of a group, D width, T tasks.
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch._export.serde.serialize import serialize
 from torch.export import Dim, ExportedProgram, export
 from torch.func import functional_call
 
+from configs.layout import InputLayout
 from trainer.serving.signature import Group
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Program(nn.Module):
 
     Args:
         groups: stacked tables; the first weights are theirs.
-        feature_order: of the top's input; dense columns come after.
+        layout: of the top's input.
         top: gives its forward pass, not its weights.
         top_names: of the weights after the tables', in the top's state dict.
         predict: logits [B, T] -> predictions [B, T].
@@ -38,15 +40,14 @@ class Program(nn.Module):
     def __init__(
         self,
         groups: Sequence[Group],
-        feature_order: Sequence[str],
-        dense: bool,
+        layout: InputLayout,
         top: nn.Module,
         top_names: Sequence[str],
         predict: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__()
-        self._groups, self._dense, self._predict = groups, dense, predict
-        self._runs = _runs(groups, feature_order)
+        self._groups, self._layout, self._predict = groups, layout, predict
+        self._runs = _runs(groups, layout)
         self._top = [top]  # in a list, so that its weights do not become this module's
         self._top_names = list(top_names)
 
@@ -56,11 +57,12 @@ class Program(nn.Module):
         for group, table in zip(self._groups, weights, strict=False):
             values, lengths = next(left), next(left)
             pooled.append(pool(table, values, lengths, next(left) if group.weighted else None, group.mean))
-        blocks = [pooled[g][first:last].transpose(0, 1).flatten(1) for g, first, last in self._runs]
-        if self._dense:
-            blocks.append(next(left))
+        dense = next(left) if self._layout.dense_width else None
+        blocks = [dense if run is None else _side_by_side(pooled[run.group], run) for run in self._runs]
         named = dict(zip(self._top_names, weights[len(self._groups) :], strict=True))
-        logits, _ = functional_call(self._top[0], named, (torch.cat(blocks, dim=1),))
+        logits, _ = functional_call(
+            self._top[0], named, (torch.cat([block for block in blocks if block is not None], dim=1),)
+        )
         return self._predict(logits)
 
 
@@ -83,16 +85,30 @@ def pool(table: Tensor, values: Tensor, lengths: Tensor, weights: Tensor | None,
     return torch.stack([bags[f] / counts[f] if mean[f] else bags[f] for f in range(len(mean))])
 
 
-def _runs(groups: Sequence[Group], feature_order: Sequence[str]) -> list[tuple[int, int, int]]:
-    """The feature order as (group, first, last) of neighbours inside a group: one block of columns each."""
-    place = {name: (g, f) for g, group in enumerate(groups) for f, name in enumerate(group.features)}
-    runs: list[list[int]] = []
-    for g, f in (place[name] for name in feature_order):
-        if runs and runs[-1][0] == g and runs[-1][2] == f:
-            runs[-1][2] += 1
+class _Run(NamedTuple):
+    """Features [first, last) of a group."""
+
+    group: int
+    first: int
+    last: int
+
+
+def _runs(groups: Sequence[Group], layout: InputLayout) -> list[_Run | None]:
+    """The layout as runs of neighbours inside a group, of which each is one block of columns; None is the dense one."""
+    place = {name: _Run(g, f, f + 1) for g, group in enumerate(groups) for f, name in enumerate(group.features)}
+    runs: list[_Run | None] = []
+    for one in layout.in_order(place, None):
+        before = runs[-1] if runs else None
+        if one and before and (before.group, before.last) == (one.group, one.first):
+            runs[-1] = before._replace(last=one.last)
         else:
-            runs.append([g, f, f + 1])
-    return [(g, first, last) for g, first, last in runs]
+            runs.append(one)
+    return runs
+
+
+def _side_by_side(pooled: Tensor, run: _Run) -> Tensor:
+    """[F, B, D] of a group -> the columns [B, ...] of a run's features."""
+    return pooled[run.first : run.last].transpose(0, 1).flatten(1)
 
 
 def export_program(program: Program, weights: list[Tensor], inputs: list[Tensor]) -> ExportedProgram:
@@ -107,7 +123,7 @@ def export_program(program: Program, weights: list[Tensor], inputs: list[Tensor]
     for g, group in enumerate(program._groups):
         ids = Dim(f"ids_{g}", min=0)
         shapes += [{0: ids}, {1: rows}] + ([{0: ids}] if group.weighted else [])
-    if program._dense:
+    if program._layout.dense_width:
         shapes.append({0: rows})
     with torch.no_grad():
         exported = export(

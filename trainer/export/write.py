@@ -90,7 +90,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         tables={name: config.tables[name] for name in mapped.tables},
         columns={} if schema is None else {field.name: str(field.type) for field in schema},
         arrow_schema=None if schema is None else schema_to_text(schema),
-        dense_width=sum(feature.width for feature in config.dense_features.values()),
+        dense_width=config.input_layout.dense_width,
         groups=tuple(groups),
         weights=tuple(mapped.weights),
         compiled_for=None if refusal else this_platform(),
@@ -138,8 +138,7 @@ def _write_programs(folder: Path, config: Config, top: nn.Module, mapped: Mapped
     columns = generate_columns(config, rows=8)
     program = export_program.Program(
         groups,
-        list(config.sparse_features),
-        bool(config.dense_features),
+        config.input_layout,
         top,
         list(mapped.top),
         Criterion(config.tasks).predict,

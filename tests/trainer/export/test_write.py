@@ -157,7 +157,12 @@ def test_run_without_its_data_is_exported(tmp_path):
 
 @pytest.mark.usefixtures("no_compiler")
 def test_bundle_scores_as_the_sharded_trainer(tmp_path):
-    config = make_run(tmp_path)
+    """Whatever order the tables give their features back in, and wherever dense features stand in the config."""
+    sharding = {"item": "data_parallel", "user": "row_wise"}
+    order = ("vector", "liked", "user", "price", "item", "tag", "age")
+    config = make_run(tmp_path, {name: (SPARSE | DENSE)[name] for name in order})
+    for name, table in config.tables.items():
+        config.tables[name] = table.model_copy(update={"sharding": sharding.get(name, "table_wise")})
     table = rows(64)
     columns = FeatureTransforms(config.features, config.tables)(table, "rows")
     unlabelled = torch.zeros(64, 2)
@@ -172,8 +177,11 @@ def test_bundle_scores_as_the_sharded_trainer(tmp_path):
         checkpointer.save(state, step=8, epoch=1, epoch_step=4, blocking=True)
         checkpointer.wait()
         built.model.eval()
+        returned = []
+        built.model.module.join.register_forward_pre_hook(lambda _, inputs: returned.extend(inputs[0].keys()))
         with torch.no_grad():
             _, outputs = built.model(batch)
+        assert returned != list(config.sparse_features), "their order is what this is about"
     finally:
         dist.destroy_process_group()
     bundle = Bundle(export(config.training.run_dir))

@@ -17,7 +17,7 @@ def test_every_tensor_of_a_ranker_has_the_name_of_its_part() -> None:
         data={"root": "data"}, features=rows.FEATURES, tables=rows.TABLES, tasks=rows.TASKS, training={"run_dir": "run"}
     )
     top: nn.Module = top_of(config)
-    ranker = Ranker(build_tables(config, torch.device("cpu")), tuple(config.sparse_features), top, Objective(config, 1))
+    ranker = Ranker(build_tables(config, torch.device("cpu")), config, top, Objective(config, 1))
     saved = {saved_names.model(name) for name in ranker.state_dict()}
     of_tables = {saved_names.table(name) for name in {f.table for f in config.sparse_features.values()}}
     of_top = {saved_names.top(name) for name in top.state_dict()}
