@@ -25,6 +25,25 @@ def read(path: FilePath, overrides: Sequence[str]) -> Source:
         UserError: the file cannot be read, or holds no keys and values.
     """
     source = _read_file(path, ())
+    return _with_overrides(source, overrides)
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """`key=value` of a command that takes settings without a config.
+
+    Raises:
+        UserError: what is wrong with the texts alone.
+    """
+    source = _with_overrides(Source(values={}), texts)
+    if source.mistakes:
+        lines = [
+            f"{COMMAND_LINE}: {' '.join(('.'.join(found.path), found.message)).strip()}" for found in source.mistakes
+        ]
+        raise UserError("\n".join([*lines, "Write settings as key=value."]))
+    return source.values
+
+
+def _with_overrides(source: Source, overrides: Sequence[str]) -> Source:
     for text in overrides:
         _merge(source, _read_override(text))
     source.values = _resolve(OmegaConf.create(source.values), (), source)
