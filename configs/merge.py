@@ -1,6 +1,6 @@
 """A config file, what it includes and the command line's overrides -> one tree of values with their origins.
 
-OmegaConf merges and resolves `${section.key}`. Nothing here knows which keys exist: `configs.load` validates.
+OmegaConf resolves `${section.key}`. Nothing here knows which keys exist: `configs.load` validates.
 """
 
 import re
@@ -113,11 +113,16 @@ def _read_override(text: str) -> Source:
 
 def _merge(below: Source, top: Source) -> None:
     """Put `top` over `below`: mappings key by key, everything else as a whole."""
-    top.values = _without_broken_interpolations(top.values, (), top)
-    merged = OmegaConf.merge(OmegaConf.create(below.values), OmegaConf.create(top.values))
-    below.values = OmegaConf.to_container(merged, resolve=False)
+    below.values = _over(below.values, _without_broken_interpolations(top.values, (), top))
     below.origins |= top.origins
     below.mistakes += top.mistakes
+
+
+def _over(below: Any, top: Any) -> Any:
+    """`top` over `below`. OmegaConf's own merge raises on a mapping over a list, and drops `???` without a word."""
+    if not isinstance(below, dict) or not isinstance(top, dict):
+        return top
+    return below | {key: _over(below[key], value) if key in below else value for key, value in top.items()}
 
 
 def _without_broken_interpolations(value: Any, path: Path, source: Source) -> Any:
