@@ -1,4 +1,5 @@
 """Runs `trainer.train.train` on real processes with a gloo group, without Ray: quick, and one can kill them by pid.
+The evaluation of a run's newest checkpoint too.
 
 The processes are forked from a server that has imported torchrec once, which takes ten seconds.
 """
@@ -7,9 +8,11 @@ import json
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from cluster.worker import Worker
 from configs.load import load_config
 from configs.schema import Config
 from trainer.prepare import prepare_run
@@ -21,8 +24,12 @@ FORKSERVER.set_forkserver_preload(["trainer.train", "torchrec"])
 def start_workers(config: Config, world_size: int, *, resume: bool = False) -> list[ForkServerProcess]:
     """Prepares the run directory as the `train` command does and starts the workers. Paths of `config` are absolute."""
     prepare_run(config, resume=resume, overwrite=False, say=lambda line: None)
+    return _start(_train, config, world_size)
+
+
+def _start(work: Callable[[Config, Worker], None], config: Config, world_size: int) -> list[ForkServerProcess]:
     store = tempfile.mktemp(prefix="store-")
-    arguments = f"{config.training.run_dir}/config.yaml", store
+    arguments = work, f"{config.training.run_dir}/config.yaml", store
     workers = [FORKSERVER.Process(target=_work, args=(*arguments, rank, world_size)) for rank in range(world_size)]
     for worker in workers:
         worker.start()
@@ -42,6 +49,13 @@ def train_on(config: Config, world_size: int, *, resume: bool = False) -> None:
     assert codes == [0] * world_size, (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
 
 
+def evaluate_on(config: Config, world_size: int) -> dict[str, float]:
+    """The newest checkpoint of a run on its validation part: METRIC/TASK, as in metrics.jsonl."""
+    assert wait(_start(_evaluate, config, world_size)) == [0] * world_size
+    tasks = json.loads((Path(config.training.run_dir) / "logs" / "evaluated.json").read_text())
+    return {f"{metric}/{task}": value for task, metrics in tasks.items() for metric, value in metrics.items()}
+
+
 def losses(run_dir: str | Path) -> dict[int, float]:
     """Step -> loss, from metrics.jsonl."""
     lines = (Path(run_dir) / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -49,15 +63,26 @@ def losses(run_dir: str | Path) -> dict[int, float]:
     return {record["step"]: record["total/loss"] for record in records if record["kind"] == "train"}
 
 
-def _work(config_path: str, store: str, rank: int, world_size: int) -> None:
+def _work(work: Callable[[Config, Worker], None], config_path: str, store: str, rank: int, world_size: int) -> None:
     import torch
     import torch.distributed as dist
 
-    from cluster.worker import Worker
-    from trainer.train import train
-
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    train(load_config(config_path), Worker(rank, world_size, rank, world_size, "localhost", "cpu", lambda line: None))
+    work(load_config(config_path), Worker(rank, world_size, rank, world_size, "localhost", "cpu", lambda line: None))
     dist.destroy_process_group()
     os._exit(0)  # fbgemm's threads sometimes abort a normal exit
+
+
+def _train(config: Config, worker: Worker) -> None:
+    from trainer.train import train
+
+    train(config, worker)
+
+
+def _evaluate(config: Config, worker: Worker) -> None:
+    from trainer.commands.evaluate import measure_on_worker
+
+    found = measure_on_worker((config, config.data.validation, config.training.run_dir), worker)
+    if worker.rank == 0:
+        (Path(config.training.run_dir) / "logs" / "evaluated.json").write_text(json.dumps(found["tasks"]))
