@@ -1,4 +1,4 @@
-"""Which optimizers FBGEMM fuses into the backward pass of the tables, and where they decay weights.
+"""Which optimizers FBGEMM fuses into the backward pass of the tables, where they decay weights, and what they keep.
 
 Kernels accept a weight decay that they then ignore, so what is not here is refused: on a CPU, row-wise Adagrad decays
 the rows of some tables (16-bit ones, and those that several features read) and not of others.
@@ -10,17 +10,19 @@ from configs.training_config import SparseOptimizer
 
 
 class Kernels(NamedTuple):
-    """The devices on which an optimizer is there, and on which it decays weights."""
+    """The devices on which an optimizer is there, and on which it decays weights; bytes of its state, always 32-bit."""
 
     devices: tuple[str, ...]
     decays: tuple[str, ...] = ()
+    bytes_per_element: int = 0
+    bytes_per_row: int = 0
 
 
 KERNELS = {
-    "rowwise_adagrad": Kernels(devices=("cpu", "cuda"), decays=("cuda",)),
-    "adagrad": Kernels(devices=("cpu", "cuda")),
+    "rowwise_adagrad": Kernels(devices=("cpu", "cuda"), decays=("cuda",), bytes_per_row=4),
+    "adagrad": Kernels(devices=("cpu", "cuda"), bytes_per_element=4),
     "sgd": Kernels(devices=("cpu", "cuda")),
-    "adam": Kernels(devices=("cuda",), decays=("cuda",)),
+    "adam": Kernels(devices=("cuda",), decays=("cuda",), bytes_per_element=8),
 }
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from configs.errors import UserError
+from configs.fused_optimizers import KERNELS
 from configs.schema import Config
 from embeddings.planning.topology import GIB, Capacity
 
-_FUSED_PER_ELEMENT = {"adam": 8, "adagrad": 4, "rowwise_adagrad": 0, "sgd": 0}  # always fp32
-_FUSED_PER_ROW = {"rowwise_adagrad": 4}
 _DENSE_STATES = {"adam": 2, "adamw": 2, "adagrad": 1, "sgd": 0}  # each of the weights' own type
 
 
@@ -17,8 +16,8 @@ def table_bytes(config: Config, name: str, rows: int, columns: int) -> int:
     weight = 2 if table.data_type == "fp16" else 4
     if table.sharding == "data_parallel":
         return rows * columns * weight * (2 + _DENSE_STATES[config.training.dense_optimizer.kind])
-    kind = config.training.sparse_optimizer.kind
-    return rows * columns * (weight + _FUSED_PER_ELEMENT[kind]) + rows * _FUSED_PER_ROW.get(kind, 0)
+    kernels = KERNELS[config.training.sparse_optimizer.kind]
+    return rows * columns * (weight + kernels.bytes_per_element) + rows * kernels.bytes_per_row
 
 
 def does_not_fit(config: Config, names: Sequence[str], capacity: Capacity, world_size: int) -> UserError:
