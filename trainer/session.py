@@ -80,8 +80,11 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     manifest = read_manifest(run, config.data.train)
     assert manifest is not None, "the driver wrote the manifest of the training part"
     facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
+    built = build(config, device, worker.local_world_size, read_pins(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
-    newest = checkpointer.newest_complete()
+    checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
+    checkpointer.load(training_state(built.model, built.optimizer))
+    newest = checkpointer.newest
     skipped = SkippedRowGroups(run, newest.extra if newest else {})
     features = FeatureTransforms(features_of(run, config), config.tables)
     reader = open_reader(config, run, config.data.train, features, worker, shuffle=True, skipped=skipped.entries)
@@ -89,10 +92,6 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
     start = newest.position if newest else Position(0, 0, 0)
     last = last_step(config, start, reader.steps_per_epoch)
-    built = build(config, device, worker.local_world_size, read_pins(run))
-    checkpointer.may_be_undefined = may_be_undefined(built.objective)
-    if newest:
-        checkpointer.load(training_state(built.model, built.optimizer), newest)
     if worker.rank == 0:
         keep_plan(run, built.plan)
     with (

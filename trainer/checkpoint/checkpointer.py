@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Checkpointer:
 
     Attributes:
         may_be_undefined: names of tensors in which NaN has a meaning; in no other is it saved or loaded.
+        say: what rank 0 tells the user.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Checkpointer:
         self.config = config
         self.facts = facts
         self.may_be_undefined: Collection[str] = ()
+        self.say: Callable[[str], None] = log.warning
+        self._diverged: dict[int, str] = {}  # step -> what is not finite in it, the same on all ranks
         self.newest: Checkpoint | None = None
         """The last one that this process wrote or loaded."""
         self._ranks = Agreement(process_group, timeout)
@@ -127,7 +130,8 @@ class Checkpointer:
         """
         complete, damaged = self._ranks.from_first(files.find(self.folder) if self._ranks.rank == 0 else ([], {}))
         for checkpoint in complete:
-            found = self._problems(checkpoint)
+            diverged = self._diverged.get(checkpoint.step)
+            found = [diverged] if diverged else self._problems(checkpoint)
             if not found:
                 self._set_aside(damaged)
                 return checkpoint
@@ -143,18 +147,26 @@ class Checkpointer:
         """Fills the tensors of `state` in place, resharded to the ranks of today, and sets its other values.
 
         Args:
-            checkpoint: default: `newest_complete()`.
+            checkpoint: default: `newest_complete()`, and the one before where a former version saved numbers that are
+                NaN or infinite.
 
         Returns:
             How far the checkpoint is; None, and `state` untouched, in a new run.
 
         Raises:
-            UserError: names, sizes or types of the state and of the checkpoint differ.
-            DivergedError: a former version saved numbers that are NaN or infinite.
+            UserError: names, sizes or types of the state and of the checkpoint differ, or no checkpoint is whole.
+            DivergedError: `checkpoint` has numbers that are NaN or infinite.
         """
-        checkpoint = checkpoint or self.newest_complete()
-        if checkpoint is None:
-            return None
+        if checkpoint is not None:
+            return self._load(state, checkpoint)
+        while (newest := self.newest_complete()) is not None:
+            try:
+                return self._load(state, newest)
+            except DivergedError as error:
+                self._diverged[newest.step] = str(error).splitlines()[0]
+        return None
+
+    def _load(self, state: dict[str, Any], checkpoint: Checkpoint) -> Position:
         reader = RawReader(checkpoint)
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         refuse_mismatch(state, checkpoint, reader.metadata, self._ranks)
@@ -194,8 +206,12 @@ class Checkpointer:
             if failure is not None:
                 raise CheckpointError(f"{folder} could not be completed: rank 0: {failure}")
             self.newest = checkpoint
-        except (CheckpointError, DivergedError) as error:
+        except CheckpointError as error:
             self._error = error
+        except DivergedError as error:  # of all ranks, which have written all that they will
+            self._error = error
+            if self._ranks.rank == 0:
+                files.delete(folder)
         except BaseException as error:  # DCP's own error is a BaseException
             self._error = CheckpointError(f"{folder} could not be written: {_reason(error)}")
             self._error.__cause__ = error
@@ -233,7 +249,7 @@ class Checkpointer:
     def _set_aside(self, damaged: dict[Folder, str]) -> None:
         if self._ranks.rank == 0:
             for folder, problem in damaged.items():
-                log.warning("%s; set aside, taking the checkpoint before", problem)
+                self.say(f"{problem}; set aside, taking the checkpoint before")
                 files.set_aside(folder)
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ DAMAGED = "damaged.json"
 FORMAT = 1
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d{9,})")
+_KEYS = {*Position._fields, "world_size", "facts", "extra", "files"}
 _FILE_NAME = re.compile(r"[\w-][\w.-]*")
 
 
@@ -82,8 +84,10 @@ def read_complete(folder: Folder) -> Checkpoint:
         raise ValueError(f"{folder}/{COMPLETE} is cut or damaged: {error}") from error
     if digest != checksum(json.dumps(content, sort_keys=True).encode()):
         raise ValueError(f"{folder}/{COMPLETE} is damaged: its digest does not match")
-    if content["format"] != FORMAT:
-        raise ValueError(f"{folder}/{COMPLETE} has format {content['format']}, this version reads {FORMAT}")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{folder}/{COMPLETE} has format {content.get('format')}, this version reads {FORMAT}")
+    if missing := _KEYS - set(content):
+        raise ValueError(f"{folder}/{COMPLETE} has no {', '.join(sorted(missing))}")
     for name in content["files"]:
         if not _FILE_NAME.fullmatch(name):
             raise ValueError(f"{folder}/{COMPLETE} names {name!r}, which is no file of the checkpoint")
@@ -106,7 +110,7 @@ def find(directory: Folder) -> tuple[list[Checkpoint], dict[Folder, str]]:
             complete.append(read_complete(folder))
         except FileNotFoundError:
             continue
-        except ValueError as error:
+        except (ValueError, IsADirectoryError) as error:
             damaged[folder] = str(error)
     return complete, damaged
 
@@ -132,7 +136,8 @@ def problems(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> dict
 def set_aside(folder: Folder) -> None:
     """A damaged checkpoint no longer counts as one; its files stay until a newer one is complete."""
     if folder.exists(COMPLETE):
-        folder.rename(COMPLETE, DAMAGED)
+        with suppress(PermissionError):  # it is found damaged again, by whoever may write there
+            folder.rename(COMPLETE, DAMAGED)
 
 
 def prune(directory: Folder, step: int, keep: int) -> None:
@@ -146,11 +151,16 @@ def prune(directory: Folder, step: int, keep: int) -> None:
         if kept < keep and folder.exists(COMPLETE):
             kept += 1
             continue
-        try:
-            folder.remove(COMPLETE)  # first: a crash half-way must not leave what looks like a checkpoint
-            folder.remove_all()
-        except OSError as error:  # on NFS, a file that another process reads; the next save tries again
-            log.warning("%s is no longer needed, but cannot be deleted: %s", folder, error)
+        delete(folder)
+
+
+def delete(folder: Folder) -> None:
+    """Deletes a checkpoint, or what was begun of one. Where that fails, the next save tries again."""
+    try:
+        folder.remove(COMPLETE)  # first: a crash half-way must not leave what looks like a checkpoint
+        folder.remove_all()
+    except OSError as error:  # on NFS, a file that another process reads
+        log.warning("%s is no longer needed, but cannot be deleted: %s", folder, error)
 
 
 def _steps(directory: Folder) -> list[int]:

@@ -36,12 +36,12 @@ def refuse_to_save(
 
 
 def refuse_to_load(mine: Collection[str], allowed: Collection[str], checkpoint: Checkpoint, ranks: Agreement) -> None:
-    """The same of a checkpoint that a version without this check wrote."""
+    """The same of a checkpoint that a version without this check wrote. The one before it is better then."""
     names = _names(mine, allowed, ranks)
     if names:
         raise DivergedError(
             f"{checkpoint.folder} has NaN or far too large numbers in {names}: training had diverged before\n"
-            "Move that folder away; the checkpoint before it is taken then."
+            "Move that folder away, or let --resume do so: it takes the checkpoint before."
         )
 
 

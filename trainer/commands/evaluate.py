@@ -91,7 +91,7 @@ def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> di
         )
     built = build(config, device, worker.local_world_size, read_pins(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
-    checkpointer.may_be_undefined = may_be_undefined(built.objective)
+    checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
     position = checkpointer.load(training_state(built.model, built.optimizer))
     if position is None:
         raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")

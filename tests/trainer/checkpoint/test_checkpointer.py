@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 import time
 from pathlib import Path
 
@@ -277,6 +278,7 @@ def test_a_state_that_is_not_finite_is_not_saved_and_a_save_later_works(tmp_path
     broken[name][-1] = number
     with pytest.raises(DivergedError, match=f"step 2 is not saved: {name} became NaN or too large after step 1: "):
         assert checkpointer.save(broken, step=2, epoch=1, epoch_step=2) >= checkpointer.wait()
+    assert not (tmp_path / folder_name(2)).exists(), "it would only take room"
     assert load(tmp_path) == 1
     checkpointer.save(state(3), step=3, epoch=1, epoch_step=3, blocking=True)
     assert load(tmp_path) == 3
@@ -298,9 +300,24 @@ def test_a_checkpoint_that_is_not_finite_is_not_loaded_but_where_it_may_be(tmp_p
     allowing.save(unseen, step=1, epoch=0, epoch_step=1, blocking=True)
     target = {"model/table": torch.zeros(100, 8), "model/unseen": torch.zeros(1)}
     with pytest.raises(DivergedError, match=r"step_000000001 has NaN or far too large numbers in model/unseen: "):
-        strict.load(target)
+        strict.load(target, strict.newest_complete())
     assert allowing.load(target).step == 1
     assert target["model/unseen"].isnan().all()
+
+
+def test_a_checkpoint_that_is_not_finite_gives_way_to_the_one_before(tmp_path):
+    save(tmp_path, 1)
+    lenient = Checkpointer(tmp_path, CheckpointConfig(), {})
+    lenient.may_be_undefined = {"model/table"}
+    lenient.save(state(2) | {"model/table": torch.full((100, 8), math.inf)}, step=2, epoch=1, epoch_step=2)
+    lenient.wait()
+    said, strict, target = [], Checkpointer(tmp_path, CheckpointConfig(), {}), empty()
+    strict.say = said.append
+    assert strict.load(target).step == 1
+    assert torch.equal(target["model/table"], state(1)["model/table"])
+    assert len(said) == 1
+    assert re.match(r".*step_000000002 has NaN .* in model/table.*; set aside, taking the checkpoint before$", said[0])
+    assert [one.step for one in find(Folder(tmp_path))[0]] == [1]
 
 
 def test_a_value_that_is_not_json_is_refused_at_once(tmp_path):
