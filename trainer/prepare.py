@@ -81,6 +81,8 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
         _check_generated(config, features)
     else:
         manifests = check_parts(config, features, _manifests(run, config) if former else {}, say)
+        if former:
+            _refuse_other_files(run, manifests[config.data.train], config)
         _refuse_endless_warmup(config, manifests[config.data.train])
         tasks = fill_from_data(config.tasks, manifests[config.data.train], former.tasks if former else {})
         config = config.model_copy(update={"tasks": tasks})
@@ -152,6 +154,18 @@ def _changes(run: RunDirectory, former: Config, config: Config, same: bool) -> l
 def _is_mid_epoch(run: RunDirectory) -> bool:
     complete, _ = find(Folder(run.checkpoints))
     return bool(complete) and complete[0].position.epoch_step > 0
+
+
+def _refuse_other_files(run: RunDirectory, manifest: Manifest, config: Config) -> None:
+    """Where manifest.json was lost, the files of today must be those that the run was trained on."""
+    complete, _ = find(Folder(run.checkpoints))
+    if not complete or read_manifest(run, config.data.train) is not None:
+        return
+    if complete[0].facts.get("manifest") != manifest.fingerprint:
+        raise UserError(
+            f"{run.manifest} has no list of the files of {config.data.train}, and they have changed since the run's "
+            "checkpoint\nrestore that file, or start the run again with --overwrite"
+        )
 
 
 def _manifests(run: RunDirectory, config: Config) -> dict[str, Manifest]:

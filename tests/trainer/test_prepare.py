@@ -1,5 +1,6 @@
 """What is found before workers start, and that a dry run finds the same."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import Config
+from trainer.checkpoint.files import Checkpoint, folder_name, write_complete
 from trainer.prepare import check_run, prepare_run
+from trainer.run.folder import Folder
+from trainer.run.manifests import read_manifest
 from trainer.run.paths import with_absolute_paths
+from trainer.run.position import Position
+from trainer.run.run_directory import RunDirectory
 
 TIME = {"column": "time", "half_life_days": 7}
 
@@ -80,6 +86,21 @@ def test_a_dry_run_accepts_what_a_run_accepts(root: Path) -> None:
     check_run(config_of(root), resume=False, overwrite=False, say=say)
     prepare_run(config_of(root), resume=False, overwrite=False, say=say)
     assert {path.name for path in (root / "run").iterdir()} >= {"config.yaml", "manifest.json", "vocabularies.json"}
+
+
+def test_a_run_that_lost_its_list_of_files_resumes_with_the_same_files_alone(root: Path) -> None:
+    config, run = config_of(root), RunDirectory(root / "run")
+    prepare_run(config, resume=False, overwrite=False, say=say)
+    manifest = read_manifest(run, "train")
+    assert manifest is not None
+    folder = Folder(run.checkpoints).child(folder_name(1))
+    folder.make()
+    write_complete(Checkpoint(folder, Position(1, 0, 1), 1, {"manifest": manifest.fingerprint}, {}, {}))
+    run.manifest.unlink()
+    check_run(config, resume=True, overwrite=False, say=say)
+    shutil.copy(root / "data/train/a.parquet", root / "data/train/b.parquet")
+    with pytest.raises(UserError, match=r"manifest\.json has no list of the files of train"):
+        check_run(config, resume=True, overwrite=False, say=say)
 
 
 def test_paths_of_vocabularies_are_absolute(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ Every top and seed is a run of its own below training.run_dir, and none is train
 """
 
 import gc
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +22,7 @@ from trainer.commands.on_workers import call_on_workers
 from trainer.commands.options import AsJson, ConfigFile, Overrides, read_config
 from trainer.commands.screen import report, say
 from trainer.commands.train import train_on_worker
-from trainer.run.run_directory import RunDirectory, write_json
+from trainer.run.run_directory import RunDirectory, read_json, write_json
 
 if TYPE_CHECKING:
     from cluster.worker import Worker
@@ -150,7 +149,7 @@ def _train_and_measure(config: Config, part: str, worker: "Worker") -> Tasks | N
 
 def _known(run: RunDirectory, facts: dict[str, str]) -> Tasks | None:
     """The metrics of a run that was measured before, if it was this config on this part."""
-    if not run.result.exists():
+    result = read_json(run.result)
+    if result is None or {name: result[name] for name in facts} != facts:
         return None
-    result = json.loads(run.result.read_text())
-    return result["tasks"] if {name: result[name] for name in facts} == facts else None
+    return result["tasks"]

@@ -3,7 +3,6 @@
 What is in a data set is `trainer.data.inspection.inspect_data`'s to say.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from trainer.checkpoint.files import COMPLETE, Checkpoint, find, problems, read_
 from trainer.commands.options import AsJson
 from trainer.commands.screen import report
 from trainer.run.folder import Folder
-from trainer.run.run_directory import RunDirectory
+from trainer.run.run_directory import RunDirectory, read_json
 from trainer.serving.signature import SIGNATURE, read_signature
 from trainer.telemetry.metrics_file import read_metrics
 
@@ -45,7 +44,10 @@ def describe(location: str) -> tuple[str, dict[str, Any]]:
     if (path / SIGNATURE).exists():
         values = _bundle(path)
     elif (path / COMPLETE).exists():
-        values = _checkpoint(read_complete(Folder(path)), check=True)
+        try:
+            values = _checkpoint(read_complete(Folder(path)), check=True)
+        except (ValueError, IsADirectoryError) as error:
+            raise UserError(f"{error}\n`train --resume` takes the checkpoint before") from None
     elif RunDirectory(path).is_used:
         values = _run(RunDirectory(path))
     else:
@@ -56,8 +58,8 @@ def describe(location: str) -> tuple[str, dict[str, Any]]:
 def _run(run: RunDirectory) -> dict[str, Any]:
     complete, damaged = find(Folder(run.checkpoints))
     records = read_metrics(run.metrics) if run.metrics.exists() else []
-    last = {kind: next((r for r in reversed(records) if r["kind"] == kind), None) for kind in ("train", "eval")}
-    environment = json.loads(run.environment.read_text()) if run.environment.exists() else {}
+    last = {kind: next((r for r in reversed(records) if r.get("kind") == kind), None) for kind in ("train", "eval")}
+    environment = read_json(run.environment) or {}
     return {
         "kind": "run",
         "path": str(run),

@@ -1,16 +1,28 @@
 """The manifests of a run, in its manifest.json: which files each part of the data has, fixed at the first start."""
 
 import fcntl
-import json
 
+from configs.errors import UserError
 from trainer.data.dataset.manifest import Manifest
-from trainer.run.run_directory import RunDirectory, suppress_missing_locks, write_json
+from trainer.run.run_directory import RunDirectory, read_json, suppress_missing_locks, write_json
 
 
 def read_manifest(run: RunDirectory, part: str) -> Manifest | None:
-    """The manifest of `part`; None if the run has not used it."""
+    """The manifest of `part`; None if the run has not used it.
+
+    Raises:
+        UserError: manifest.json is damaged.
+    """
     content = _read(run).get(part)
-    return Manifest.from_json(content) if content else None
+    if content is None:
+        return None
+    try:
+        return Manifest.from_json(content)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.manifest} is not as a run writes it: {error}\n"
+            "restore that file, or start the run again with --overwrite"
+        ) from None
 
 
 def keep_manifest(run: RunDirectory, part: str, manifest: Manifest) -> None:
@@ -22,4 +34,5 @@ def keep_manifest(run: RunDirectory, part: str, manifest: Manifest) -> None:
 
 
 def _read(run: RunDirectory) -> dict:
-    return json.loads(run.manifest.read_text()) if run.manifest.exists() else {}
+    found = read_json(run.manifest)
+    return found if isinstance(found, dict) else {}

@@ -1,10 +1,8 @@
 """The sharding plan in the run directory: for people to read, and for a resumed run to keep its sharding types."""
 
-import json
-
 from embeddings.planning.plan import Pins, Plan
 from embeddings.planning.plan_report import PlanReport
-from trainer.run.run_directory import RunDirectory, write_json, write_text
+from trainer.run.run_directory import RunDirectory, read_json, write_json, write_text
 
 
 def keep_plan(run: RunDirectory, plan: Plan) -> None:
@@ -16,4 +14,5 @@ def keep_plan(run: RunDirectory, plan: Plan) -> None:
 
 def read_pins(run: RunDirectory) -> Pins | None:
     """Sharding types of the run so far; None before its first start."""
-    return Pins.from_json(json.loads(run.plan_json.read_text())) if run.plan_json.exists() else None
+    found = read_json(run.plan_json)
+    return None if found is None else Pins.from_json(found)

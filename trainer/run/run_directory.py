@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,17 @@ from trainer.run.folder import Folder
 LOCK = ".lock"
 _ATTEMPT = re.compile(r"attempt_(\d+)")
 _DRAFT = re.compile(r"\.(.+)\.\d+\.tmp")  # of a small file, when its writer was killed
-_SECTIONS = {"data", "features", "tasks", "training"}
-"""Keys at the top of every run's config.yaml; a file of that name without them is another program's."""
+_SECTIONS = {"data", "features", "tables", "model", "tasks", "training", "checkpoint", "launch"}
+"""Keys at the top of every run's config.yaml, which is written with all defaults. A file of that name without them is
+another program's, or a config that a user wrote by hand."""
+_INSIDE = {
+    "checkpoints": r"step_\d+",
+    "logs": r"(attempt_|latest).*|ray|evaluate",
+    "tensorboard": r"train|eval|.*tfevents.*",
+    "vocabularies": r"[0-9a-f]+\.txt",
+    "profile": r".*\.json(\.gz)?",
+}
+"""Folder of a run -> names of what the run writes there."""
 
 
 class RunDirectory:
@@ -185,10 +194,14 @@ class RunDirectory:
         """Removes a former run, and only what a run writes. config.yaml goes last: a second try still finds a run."""
         for name in sorted(self._own() & self._names(), key=lambda name: name == self.config.name):
             path = self.path / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            if name not in _INSIDE or path.is_symlink() or not path.is_dir():
+                _delete(path)
+                continue
+            for inner in list(path.iterdir()):
+                if re.fullmatch(_INSIDE[name], inner.name):
+                    _delete(inner)
+            with suppress(OSError):  # not empty: a user's files are there
+                path.rmdir()
 
 
 @contextmanager
@@ -213,6 +226,22 @@ def open_run(path: str | Path) -> RunDirectory:
     return run
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None if there is no file.
+
+    Raises:
+        UserError: the file was cut or changed.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise UserError(
+            f"{path} is cut or damaged: {error}\nrestore that file, or start the run again with --overwrite"
+        ) from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a small file at once: a reader, or a crash, sees the old text or the new one."""
     Folder(path.parent).write_bytes(path.name, text.encode())
@@ -231,6 +260,13 @@ def _point(link: Path, target: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without symlinks
             raise
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _free_name(path: Path) -> Path:

@@ -5,7 +5,6 @@
 Training, a restart, a resume, an evaluation and an export read these copies. What a line means is for the transform.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from configs.schema import Config, Feature
 from embeddings.features.files import files_of, with_files
 from trainer.file_record import checksum as checksum_of
 from trainer.run.folder import Folder
-from trainer.run.run_directory import RunDirectory, write_json
+from trainer.run.run_directory import RunDirectory, read_json, write_json
 
 
 def keep_vocabularies(run: RunDirectory, config: Config) -> None:
@@ -87,7 +86,7 @@ def _content(feature: str, path: str) -> bytes:
 
 
 def _read(run: RunDirectory) -> Mapping[str, str]:
-    return json.loads(run.vocabulary_list.read_text()) if run.vocabulary_list.exists() else {}
+    return read_json(run.vocabulary_list) or {}
 
 
 def _name(checksum: str) -> str:

@@ -36,7 +36,7 @@ class MetricsFile:
 
     def last_evaluation(self, tasks: Collection[str]) -> Evaluated | None:
         """The newest line of an evaluation; None where there is none."""
-        lines = [line for line in read_metrics(self._path) if line["kind"] == "eval"]
+        lines = [line for line in read_metrics(self._path) if line.get("kind") == "eval"]
         if not lines:
             return None
         values = {task: _metrics(lines[-1], task) for task in tasks}
@@ -69,6 +69,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _is_whole(line: str) -> bool:
     try:
-        return "step" in json.loads(line)
-    except (ValueError, TypeError):
+        found = json.loads(line)
+    except ValueError:
         return False
+    return isinstance(found, dict) and isinstance(found.get("step"), int)

@@ -9,15 +9,15 @@ import signal
 import pytest
 
 from configs.errors import UserError
-from trainer.run.run_directory import RunDirectory, open_run, write_json
+from trainer.run.run_directory import RunDirectory, open_run, read_json, write_json
 
-ONE = "data: {root: d}\nfeatures: {}\ntasks: {}\ntraining: {seed: 1}\n"
-TWO = "data: {root: d}\nfeatures: {}\ntasks: {}\ntraining: {seed: 2}\n"
+SECTIONS = "data: {root: d}\nfeatures: {}\ntables: {}\nmodel: {}\ntasks: {}\ncheckpoint: {}\nlaunch: {}\n"
+ONE, TWO = f"{SECTIONS}training: {{seed: 1}}\n", f"{SECTIONS}training: {{seed: 2}}\n"
 
 
 def fill(run):
     """What a run leaves behind."""
-    for folder in (run.checkpoints / "step_000000001", run.tensorboard / "train", run.profile, run.export):
+    for folder in (run.checkpoints / "step_000000001", run.tensorboard / "train", run.export):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x")
     for file in (run.environment, run.manifest, run.plan_json, run.plan_text, run.metrics):
@@ -88,16 +88,38 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     assert (outside / "precious").exists(), "links are not followed"
 
 
+def test_overwrite_keeps_what_others_put_beside_checkpoints_and_logs(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.create(ONE)
+    fill(run)
+    kept = [run.checkpoints / "best" / "weights", run.logs / "mine.txt", run.profile / "notes.md"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    run.create(TWO, overwrite=True)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted([run.config, *kept])
+
+
+@pytest.mark.parametrize("content", ["", "[1", "\xff"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, content):
+    path = tmp_path / "manifest.json"
+    assert read_json(path) is None
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"manifest\.json is cut or damaged: .*\nrestore"):
+        read_json(path)
+
+
 FLAGS = [{}, {"overwrite": True}, {"resume": True}]
 
 
 @pytest.mark.parametrize("how", FLAGS)
 @pytest.mark.parametrize("names", [["thesis.tex"], ["checkpoints/best.pt", "logs/old.txt"], ["config.yaml", "logs/x"]])
-def test_a_folder_of_something_else_is_never_used(tmp_path, how, names):
-    """Not by its names either: another program has checkpoints/, logs/ and a config.yaml too."""
+@pytest.mark.parametrize("content", ["optimizer: adam\n", "data:\nfeatures:\ntasks:\nmodel:\ntraining: {}\n"])
+def test_a_folder_of_something_else_is_never_used(tmp_path, how, names, content):
+    """Not by its names either: another program has checkpoints/, logs/ and a config.yaml too, with sections as ours."""
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("optimizer: adam\n")
+        (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=names[0].split("/")[0].replace(".", "[.]")):
         RunDirectory(tmp_path).create(ONE, **how)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(names)
