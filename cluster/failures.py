@@ -92,7 +92,10 @@ def _death(text: str) -> str:
 
 
 class TellFailures(UserCallback):
-    """Says on the driver's screen which rank failed, where and why, before Ray starts the group again."""
+    """Says on the driver's screen which rank failed, where and why, before Ray starts the group again.
+
+    Of the failure that ends the run `launch` does.
+    """
 
     def __init__(self, channel: Any, max_failures: int, clues: Clues) -> None:
         self._channel, self._max_failures, self._clues, self._failures = channel, max_failures, clues, 0
@@ -101,6 +104,8 @@ class TellFailures(UserCallback):
         if any(isinstance(error, UserError) for error in worker_exceptions.values()):
             return  # reported once, at the end
         self._failures += 1
+        if 0 <= self._max_failures < self._failures:
+            return
         allowed = "any number" if self._max_failures < 0 else self._max_failures
         hosts: dict[int, str] = ray.get(self._channel.hosts.remote())  # pyright: ignore[reportAssignmentType]
         for line in failure_lines(worker_exceptions, hosts, self._clues):

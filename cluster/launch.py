@@ -41,7 +41,7 @@ class Launched(NamedTuple):
 def launch(launched: Launched, config: LaunchConfig, show: Callable[[str], None]) -> Any:
     """Calls `function(argument, worker)` on every worker and returns what rank 0 returned.
 
-    Ctrl-C and SIGTERM ask the function to return early, see `Worker.stops`.
+    Ctrl-C, SIGTERM and a closed terminal ask the function to return early, see `Worker.stops`.
 
     Args:
         show: prints a line.

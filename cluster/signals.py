@@ -1,4 +1,4 @@
-"""Runs a long call that Ctrl-C and SIGTERM end gently the first time, and at once the second time.
+"""Runs a long call that Ctrl-C, SIGTERM and SIGHUP end gently the first time, and at once the second time.
 
 `ray job stop`, schedulers that take a machine back, and people send these signals to the driver. What a gentle end is,
 the caller says.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last comes when a terminal is closed
 _TICK_S = 0.2  # how often the main thread looks up; Python runs signal handlers there
 
 
@@ -52,7 +52,9 @@ def _counted_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOPPING}
+    ignores_closing = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # under nohup
+    handled = [number for number in _STOPPING if number != signal.SIGHUP or not ignores_closing]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in handled}
     try:
         yield came
     finally:

@@ -6,7 +6,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
-from cluster.failures import cause_of, failure_lines
+from cluster.failures import TellFailures, cause_of, failure_lines
 
 WORKER = """A worker health check failed.
 Worker info: Worker(
@@ -97,3 +97,15 @@ def test_the_dead_come_first_and_a_large_group_is_cut_short() -> None:
     assert lines[0].startswith("rank 40 failed: its host is lost")
     assert lines[1].startswith("rank 0 failed: RuntimeError: Connection closed by peer")
     assert lines[-1] == "and 60 more ranks with them"
+
+
+def test_the_failure_that_ends_the_run_is_left_to_the_last_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    channel = SimpleNamespace(hosts=SimpleNamespace(remote=dict), say=SimpleNamespace(remote=said.append))
+    monkeypatch.setattr("cluster.failures.ray.get", lambda answer: answer)
+    told = TellFailures(channel, 1, Clues())
+    told.after_exception(None, {0: ValueError("bad")})
+    first = list(said)
+    assert first[-1] == "failure 1 of 1 that the run survives"
+    told.after_exception(None, {0: ValueError("bad")})
+    assert said == first

@@ -24,8 +24,11 @@ def open_closed_streams() -> None:
 
 
 def say(text: str) -> None:
-    """A line for whoever watches."""
-    typer.echo(text, err=True)
+    """A line for whoever watches. Where nobody can any more (a closed terminal, a full disk), work goes on."""
+    try:
+        typer.echo(text, err=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - what is left in the old one would fail again at the end
 
 
 def report(text: str, values: Any = None, as_json: bool = False) -> None:
