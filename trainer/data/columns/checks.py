@@ -7,6 +7,7 @@ values. All values are checked where they are read, by `feature_transforms` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -33,15 +34,26 @@ def check_parts(
     """The manifests of the parts that training reads: those of `known` as they are, the others found and checked.
 
     Raises:
-        UserError: the training part is missing, or a part cannot be used; says where and why.
+        UserError: the training part is missing, a part lies inside the other or cannot be used; says where and why.
     """
     train, validation = config.data.train, config.data.validation
     manifests = {train: known[train] if train in known else check_part(config, features, train, None, say)}
     if validation in known:
         manifests[validation] = known[validation]
     elif validation != train and exists(config.data.root, validation):
+        _refuse_overlap(config.data.root, train, validation)
         manifests[validation] = check_part(config, features, validation, manifests[train], say)
     return manifests
+
+
+def _refuse_overlap(root: str, train: str, validation: str) -> None:
+    """A part inside the other; the same folder for both says that this is meant."""
+    one, other = PurePosixPath(train), PurePosixPath(validation)
+    if one in other.parents or other in one.parents:
+        raise UserError(
+            f"{root}: one of data.train={train!r} and data.validation={validation!r} lies inside the other, so rows "
+            "that are measured would be trained\nMove one out of the other, and give each its own folder."
+        )
 
 
 def check_part(

@@ -146,6 +146,21 @@ def test_both_parts_are_checked_before_training(tmp_path: Path) -> None:
     parts(tmp_path, GOOD | {"click": pa.array([None, None], pa.int64())})  # a part without labels can be there
 
 
+@pytest.mark.parametrize(("train", "validation"), [("", "b"), (".", "b"), ("a", "a/b"), ("a/b", "./a"), ("a", "a/./b")])
+def test_a_part_inside_the_other_is_refused(tmp_path: Path, train: str, validation: str) -> None:
+    for folder in {train, validation}:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(GOOD), tmp_path / folder / "a.parquet")
+    config = config_of(tmp_path, train=train, validation=validation)
+    features = FeatureTransforms(config.features, config.tables)
+    with pytest.raises(UserError, match="lies inside the other"):
+        check_parts(config, features, {}, lambda line: None)
+    if validation == "b":  # a part that is not there is in nobody's way
+        (tmp_path / "b" / "a.parquet").unlink()
+        (tmp_path / "b").rmdir()
+        assert list(check_parts(config, features, {}, lambda line: None)) == [train]
+
+
 def test_a_part_that_is_trained_and_measured_is_checked_for_both(tmp_path: Path) -> None:
     config = config_of(tmp_path, train="all", validation="all", group_column="age")
     features = FeatureTransforms(config.features, config.tables)
