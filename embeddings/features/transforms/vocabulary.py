@@ -26,7 +26,7 @@ class Vocabulary:
     """The lines of a vocabulary file, looked up as text or as integers."""
 
     def __init__(self, path: str) -> None:
-        """Reads `path` (UTF-8). UserError: unreadable, or an empty or a repeated line."""
+        """Reads `path` (UTF-8). UserError: unreadable, without a line, or with an empty, a repeated or a binary one."""
         try:
             text = Path(path).read_text(encoding="utf-8-sig")  # which makes \n of every end of a line
         except (OSError, UnicodeDecodeError) as error:
@@ -35,11 +35,15 @@ class Vocabulary:
             ) from None
         self.path = path
         self.lines = text.removesuffix("\n").split("\n") if text else []
+        if not self.lines:
+            raise UserError(f"vocabulary {path} is empty: every ID would be an unknown one\nWrite one ID per line.")
         self.row_of: dict[bytes, int] = {}
         for number, line in enumerate(self.lines, 1):
             word = line.encode()
             if not line or word in self.row_of:
                 self._refuse(number, f"repeats line {self.row_of[word]}" if line else "is empty")
+            if "\0" in line:  # UTF-16 without a byte order mark reads as UTF-8 with zero bytes
+                self._refuse(number, "has a zero byte, as UTF-16 has")
             self.row_of[word] = number
 
     def _refuse(self, number: int, fault: str) -> NoReturn:
@@ -76,8 +80,6 @@ class Vocabulary:
     def integer_rows(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Integer values [N] -> rows, by binary search."""
         known, rows = self.sorted_integers
-        if not len(known):
-            return np.zeros(len(numbers), np.int64)
         place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
         return np.where(known[place] == numbers, rows[place], np.int64(0))
 

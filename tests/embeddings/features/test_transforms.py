@@ -132,7 +132,13 @@ def test_vocabulary_rows_are_line_numbers(vocabulary, text):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a\nb\na", "line 3 repeats line 1"), ("a\n\nb", "line 2 is empty"), ("\n".join("abcdefghijk"), "11 IDs, table")],
+    [
+        ("a\nb\na", "line 3 repeats line 1"),
+        ("a\n\nb", "line 2 is empty"),
+        ("\n".join("abcdefghijk"), "11 IDs, table"),
+        ("", "is empty: every ID"),
+        ("a\nb\n".encode("utf-16-le").decode(), "line 1 has a zero byte"),
+    ],
 )
 def test_vocabulary_file_is_checked(vocabulary, text, message):
     with pytest.raises(UserError, match=message):
@@ -183,7 +189,7 @@ def test_lines_as_integers_are_checked(vocabulary, text, message):
         apply("vocabulary", pa.array([5]), vocabulary=vocabulary(text))
 
 
-@given(st.lists(st.integers(-(2**63), 2**64 - 1), unique_by=lambda number: number % 2**64), st.data())
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, unique_by=lambda number: number % 2**64), st.data())
 def test_integers_of_64_bits_find_their_line(tmp_path_factory, numbers, data):
     path = tmp_path_factory.getbasetemp() / "numbers.txt"
     path.write_text("\n".join(map(str, numbers)))
@@ -198,10 +204,6 @@ def test_vocabulary_file_is_needed(tmp_path):
         build("vocabulary")
     with pytest.raises(UserError, match="cannot be read"):
         build("vocabulary", vocabulary=str(tmp_path / "none.txt"))
-
-
-def test_empty_vocabulary_knows_nothing(vocabulary):
-    assert apply("vocabulary", pa.array([1, 2]), vocabulary=vocabulary("")) == [0, 0]
 
 
 @pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.decimal128(10, 2)], ids=str)
