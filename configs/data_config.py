@@ -19,7 +19,7 @@ class GenerateConfig(Section):
     rows_per_row_group: PositiveInt = Field(default=16_384, description="Rows of one row group: the unit of reading.")
     seed: Seed = Field(default=0, description="Same seed, same files.")
     options: dict[str, Any] = Field(
-        default={}, description="Arguments of the generator itself; it lists them when one is unknown."
+        default={}, description="Settings of the generator itself: `config --choices` lists them."
     )
 
 

@@ -63,18 +63,16 @@ class DLRM(nn.Module):
         super().__init__()
         self.interaction, self.start = settings.interaction, inputs.dense[0]
         self.count = len(inputs.sparse) + 1
+        self.pairs = [row * self.count + column for row in range(self.count) for column in range(row)]
         self.bottom = _mlp(inputs.width - self.start, settings.bottom_layers, model)
         joined = self.start + settings.bottom_layers[-1]
         self.cross = nn.ModuleList()
         if self.interaction == "cross":
             self.cross.extend(Cross(joined, settings.cross_rank) for _ in range(settings.cross_layers))
-        pairs = self.count * (self.count - 1) // 2
-        width = settings.bottom_layers[-1] + pairs if self.interaction == "dot" else joined
+        width = settings.bottom_layers[-1] + len(self.pairs) if self.interaction == "dot" else joined
         self.top = _mlp(width, settings.top_layers, model)
         self.copies = CopyFork(len(tasks))
         self.towers = Towers(model, tasks, settings.top_layers[-1])
-        rows, columns = torch.tril_indices(self.count, self.count, -1).tolist() if pairs else ([], [])
-        self.pairs = [row * self.count + column for row, column in zip(rows, columns, strict=True)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         z = self.bottom(x[:, self.start :])
