@@ -46,6 +46,26 @@ def check_output(
         raise UserError(f"{path} is there already\n--overwrite replaces it, or {remedy}")
 
 
+def check_lasts(path: str | Path, argument: str) -> None:
+    """Refuses a place where a result would be lost: a URL, of which `Path` would make local folders named s3: and so
+    on; an empty path; and the copy of its folder that Ray makes for a submitted job, and deletes after it.
+
+    Raises:
+        UserError: names the path.
+    """
+    if not str(path):
+        raise UserError(f"{argument} is empty\ngive a path")
+    if "://" in str(path):
+        raise UserError(
+            f"{path} is an address, not a path\ngive {argument} as a path, and copy what is there afterwards"
+        )
+    if "working_dir_files" in Path(path).expanduser().absolute().parts:
+        raise UserError(
+            f"{path} lies in the copy of a folder that a submitted job runs in, and Ray deletes that copy\n"
+            f"give {argument} as an absolute path, or from the home folder: ~/..."
+        )
+
+
 def _unwritable(path: Path) -> str | None:
     place = path.absolute()
     around = (place, *place.parents) if place.is_dir() else place.parents

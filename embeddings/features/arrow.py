@@ -110,7 +110,9 @@ def _plain(values: pa.Array) -> pa.Array:
     if isinstance(values, pa.DictionaryArray):
         words = values.dictionary
         useful = is_text(words.type) and not words.null_count and len(words) <= len(values)
-        return values if useful else values.dictionary_decode()
+        return values if useful else _plain(values.dictionary_decode())
+    if pt.is_string_view(values.type) or pt.is_binary_view(values.type):  # which Arrow cannot filter
+        return values.cast(pa.large_string() if pt.is_string_view(values.type) else pa.large_binary())
     return values
 
 

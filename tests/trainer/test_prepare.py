@@ -111,6 +111,8 @@ def test_paths_of_vocabularies_are_absolute(root: Path, monkeypatch: pytest.Monk
     feature = {"table": "t", "transform": "vocabulary", "vocabulary": "cities.txt"}
     config = with_absolute_paths(config_of(root, features={"city": feature}))
     assert config.sparse_features["city"].vocabulary == str(job / "cities.txt")
+    with pytest.raises(UserError, match="runs/x lies in the copy of a folder that a submitted job runs in"):
+        with_absolute_paths(config_of(root, training={"run_dir": "runs/x"}))
 
 
 def test_a_dry_run_finds_what_is_wrong_with_the_run_directory(root: Path) -> None:

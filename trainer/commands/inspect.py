@@ -14,7 +14,7 @@ from trainer.commands.options import AsJson
 from trainer.commands.screen import report
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory, read_json
-from trainer.serving.signature import SIGNATURE, read_signature
+from trainer.serving.signature import SIGNATURE, check_checksums, read_signature
 from trainer.telemetry.metrics_file import read_metrics
 
 GIB = 2**30
@@ -89,11 +89,13 @@ def _checkpoint(checkpoint: Checkpoint, *, check: bool) -> dict[str, Any]:
 
 def _bundle(path: Path) -> dict[str, Any]:
     signature = read_signature(path)
+    check_checksums(path, signature)
     files = {name: file.size for name, file in signature.files.items()}
     return {
         "kind": "bundle",
         "path": str(path),
         "gib": round(sum(files.values()) / GIB, 3),
+        "compared": "sizes and checksums of all files",
         **signature.model_dump(
             mode="json", include={"tasks", "columns", "compiled_for", "source", "parity", "versions"}
         ),

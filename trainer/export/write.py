@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.load import load_config
-from configs.outputs import check_output
+from configs.outputs import check_lasts, check_output
 from configs.schema import Config, Feature
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
@@ -56,7 +56,7 @@ def export(run_dir: str, out: str | None = None, *, overwrite: bool = False) -> 
         overwrite: replace a bundle that is there.
 
     Raises:
-        UserError: there is no run or no checkpoint, or `out` is taken by something else.
+        UserError: there is no run or no checkpoint, or `out` is taken by something else, or does not last.
         ParityError: the bundle scores differently from the trainer; nothing is written.
     """
     run = open_run(run_dir)
@@ -65,6 +65,7 @@ def export(run_dir: str, out: str | None = None, *, overwrite: bool = False) -> 
     checkpoint = Checkpointer(run.checkpoints, config.checkpoint, {}).newest_complete()
     if checkpoint is None:
         raise UserError(f"{run} has no complete checkpoint\nTrain it first, or give the directory of another run.")
+    check_lasts(out or run_dir, "--out" if out else "RUN, or --out,")
     target = Path(out).expanduser().absolute() if out else run.export
     check_output(target, "--out", "folder", is_own=is_bundle, overwrite=overwrite)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")

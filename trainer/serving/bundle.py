@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.schema import Feature
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from embeddings.features.files import files_of, with_files
+from trainer.data.dataset.faults import first_line
 from trainer.data.dataset.schema_text import schema_from_text
 from trainer.serving.columns import AsTrained
 from trainer.serving.inputs import program_inputs
@@ -24,6 +25,7 @@ from trainer.serving.program import Program, load_compiled, load_exported, why_n
 from trainer.serving.signature import (
     COMPILED,
     PROGRAM,
+    SIGNATURE,
     WEIGHTS,
     Signature,
     Weight,
@@ -99,7 +101,15 @@ class Bundle:
 
     def columns(self, table: pa.Table, where: str, first_row: int = 0) -> Columns:
         """Raw rows transformed, as `predict` does it."""
-        return self.transforms(self._as_trained(table, where, first_row), where, first_row)
+        try:
+            return self.transforms(self._as_trained(table, where, first_row), where, first_row)
+        except pa.ArrowMemoryError:
+            raise
+        except pa.ArrowException as error:
+            raise UserError(
+                f"{where}: a column cannot be converted: {first_line(error)}\n"
+                f"Give columns the types that {SIGNATURE} says they had in training."
+            ) from error
 
     def _predict(self, table: pa.Table, where: str, first_row: int) -> npt.NDArray[np.float32]:
         predictions = self.score(self.columns(table, where, first_row))

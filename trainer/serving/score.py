@@ -1,5 +1,6 @@
 """Scores Parquet files with a bundle: the rows as they are, and a column of predictions for every task beside them."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
+import xxhash
 
 from configs.errors import UserError
-from configs.outputs import check_output
+from configs.outputs import check_lasts, check_output
 from trainer.data.dataset.faults import unreadable
 from trainer.data.dataset.footers import read_footer
 from trainer.data.dataset.listing import SUFFIXES, list_files, skipped_line
@@ -22,7 +24,7 @@ from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.serving.bundle import Bundle
 
 PREFIX = "predicted_"
-_MARK = b"multigate.score"  # in the footer of what `score` wrote: the bundle that it was scored with
+_MARK = b"multigate.score"  # in the footer of what `score` wrote: JSON of bundle, tasks and a digest
 _STORAGE_TIMEOUT_S = 120.0
 
 
@@ -64,6 +66,7 @@ def score_files(
         UserError: no such file, a column is missing or is taken, two inputs would get the same name, or a file that
             `score` did not write is in the way.
     """
+    check_lasts(out, "OUT, the last argument,")
     inputs = find_inputs(files, say)
     to_file = len(inputs) == 1 and out.lower().endswith(SUFFIXES)
     targets = {Path(out) if to_file else Path(out) / name: file for name, file in inputs.items()}
@@ -110,11 +113,25 @@ def _inputs_of(path: str, say: Callable[[str], None]) -> list[Input]:
 
 
 def is_scored(path: Path) -> bool:
-    """Whether `score` wrote a file."""
+    """Whether `score` wrote a file, and nobody changed it: what is made from one inherits the mark in its footer."""
     try:
-        return _MARK in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
+        with pq.ParquetFile(path) as parquet:
+            mark = json.loads((parquet.metadata.metadata or {}).get(_MARK, b"null"))
+            if not isinstance(mark, dict) or "digest" not in mark:
+                return False
+            columns = [PREFIX + task for task in mark["tasks"]]
+            digest = _digest_of(parquet.schema_arrow)
+            for number in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(number, columns=columns)
+                digest.update(np.stack([rows[name].to_numpy() for name in columns], axis=1).tobytes())
+            return digest.hexdigest() == mark["digest"]
+    except (OSError, pa.ArrowException, ValueError, KeyError):
         return False
+
+
+def _digest_of(schema: pa.Schema) -> xxhash.xxh3_128:
+    """Of the columns' names; predictions [R, T] of all row groups come after."""
+    return xxhash.xxh3_128("\n".join(schema.names).encode("utf-8", "surrogateescape"))
 
 
 def with_predictions(rows: pa.Table, predictions: npt.NDArray[np.float32], tasks: Sequence[str]) -> pa.Table:
@@ -127,8 +144,9 @@ def with_predictions(rows: pa.Table, predictions: npt.NDArray[np.float32], tasks
 def _refuse_inside(out: str, paths: Sequence[str]) -> None:
     """Refuses OUT in a folder that is scored: the next time its scores would be taken for rows."""
     place = Path(out).resolve()
-    for folder in (Path(path).resolve() for path in paths if os.path.isdir(path)):
-        if folder == place or folder in place.parents:
+    sources = [open_source(path) for path in paths]
+    for folder in (Path(source.folder).resolve() for source in sources if source.is_local):
+        if folder.is_dir() and (folder == place or folder in place.parents):
             raise UserError(f"{out} lies in {folder}, which is scored\nGive OUT, the last argument, another place.")
 
 
@@ -139,11 +157,14 @@ def _score_file(bundle: Bundle, file: Input, target: Path) -> None:
         with _opened(file) as parquet:
             schema = _schema(parquet.schema_arrow, bundle, file.where)
             with pq.ParquetWriter(draft, schema, write_page_checksum=True) as writer:
-                first_row = 0
+                digest, first_row = _digest_of(schema), 0
                 for rows in _row_groups(parquet, file):
                     predictions = bundle.predict(_with_path_columns(rows, file, bundle), file.where, first_row)
                     writer.write_table(with_predictions(rows, predictions, bundle.tasks).cast(schema))
+                    digest.update(predictions.tobytes())
                     first_row += rows.num_rows
+                mark = {"bundle": str(bundle.folder), "tasks": bundle.tasks, "digest": digest.hexdigest()}
+                writer.add_key_value_metadata({_MARK.decode(): json.dumps(mark)})
         os.replace(draft, target)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{target} cannot be written: {error}\nGive OUT, the last argument, another place.") from error
@@ -181,9 +202,9 @@ def _with_path_columns(rows: pa.Table, file: Input, bundle: Bundle) -> pa.Table:
 
 
 def _schema(schema: pa.Schema, bundle: Bundle, where: str) -> pa.Schema:
-    """The columns of the scored file, with the mark of `score`."""
+    """The columns of the scored file."""
     for name in (PREFIX + task for task in bundle.tasks):
         if name in schema.names:
             raise UserError(f"{where} has a column {name!r} already\nRemove it, or score the original file.")
         schema = schema.append(pa.field(name, pa.float32()))
-    return schema.with_metadata({**(schema.metadata or {}), _MARK: str(bundle.folder).encode()})
+    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key != _MARK})

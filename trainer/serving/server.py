@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -135,7 +136,9 @@ def create_app(bundle: Bundle, settings: ServeConfig | None = None) -> Starlette
 
 
 async def _body(request: Request, settings: ServeConfig) -> bytes:
-    """The body of a request; _BodyError when it is too long, or does not come."""
+    """The body of a request; _BodyError when it is too long, compressed, or does not come."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise _BodyError(415, "the body has a Content-Encoding\nSend it uncompressed, without that header.")
     limit = settings.max_body_mib << 20
     too_long = _BodyError(413, f"the body is longer than {settings.max_body_mib} MiB\nSend fewer rows per request.")
     if int(request.headers.get("content-length", 0)) > limit:
@@ -157,7 +160,7 @@ async def _body(request: Request, settings: ServeConfig) -> bytes:
 def _rows(body: bytes) -> list[dict]:
     """The rows of a request. UserError when it is not {"rows": [{...}]}."""
     try:
-        content = json.loads(body)
+        content = json.loads(body, object_pairs_hook=_object)
     except RecursionError:
         raise UserError("the body is not JSON of rows: it is nested too deeply") from None
     except ValueError as error:
@@ -166,6 +169,16 @@ def _rows(body: bytes) -> list[dict]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError('the body has no list of rows\nSend {"rows": [{"column": value, ...}, ...]}.')
     return rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. A key twice is refused, as `score` refuses a column twice: either value may be the one meant."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise UserError(f"an object has the key {twice!r} twice\nKeep one of them.")
+    return values
 
 
 def _error(status: int, text: str) -> Response:

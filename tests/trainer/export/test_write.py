@@ -189,7 +189,7 @@ def test_bundle_scores_as_the_sharded_trainer(tmp_path):
     np.testing.assert_allclose(bundle.predict(table), outputs.predictions.numpy(), atol=1e-6)
 
 
-def test_refusals(tmp_path):
+def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is not a run"):
         export(str(tmp_path))
     config = make_run(tmp_path, DENSE)
@@ -197,6 +197,11 @@ def test_refusals(tmp_path):
     (tmp_path / "precious" / "file").write_text("mine")
     with pytest.raises(UserError, match="precious is there already"):
         export(config.training.run_dir, str(tmp_path / "precious"))
+    (tmp_path / "working_dir_files").mkdir()
+    with monkeypatch.context() as job:
+        job.chdir(tmp_path / "working_dir_files")
+        with pytest.raises(UserError, match="bundle lies in the copy of a folder"):
+            export(config.training.run_dir, "bundle")
     for file in (tmp_path / "run" / "checkpoints").rglob("complete.json"):
         file.unlink()
     with pytest.raises(UserError, match="has no complete checkpoint"):

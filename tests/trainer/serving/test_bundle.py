@@ -11,6 +11,7 @@ from torch._inductor import config as inductor
 
 from configs.errors import UserError
 from tests.trainer.export.exported_runs import make_run, rows
+from trainer.commands.inspect import describe
 from trainer.export.write import export
 from trainer.serving.bundle import Bundle
 from trainer.serving.program import this_platform, why_not_here
@@ -59,9 +60,12 @@ def test_cut_or_missing_files(folder, name):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "program.json", "vocabulary/tag.txt"])
 def test_flipped_bits(folder, name):
+    assert describe(str(folder))[1]["compared"] == "sizes and checksums of all files"
     content = bytearray((folder / name).read_bytes())
     content[-2] ^= 1
     (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is damaged: its checksum is"):
+        describe(str(folder))
     with pytest.raises(UserError, match=f"{name} is damaged: its checksum is"):
         Bundle(folder)
     if name == "weights.safetensors":

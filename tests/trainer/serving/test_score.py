@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from torch._inductor import config as inductor
@@ -82,7 +83,11 @@ def test_nothing_to_score(tmp_path):
 def test_inputs_are_never_replaced(bundle, data):
     source, other = data / "day=1" / "part-0.parquet", data / "day=2" / "part-0.parquet"
     before = other.read_bytes()
-    for files, out in (([source], source), ([data], data), ([data], data / "scored"), ([source], other)):
+    (data / "link.parquet").symlink_to(source)
+    (data / "hard.parquet").hardlink_to(source)
+    pairs = [([source], source), ([data], data), ([data], data / "scored"), ([source], other)]
+    pairs += [([source], data / "link.parquet"), ([source], data / "hard.parquet"), ([source], source.parent)]
+    for files, out in (*pairs, ([data.as_uri()], data / "scored")):
         for overwrite in (False, True):
             with pytest.raises(UserError, match=r"is there already|lies in .*, which is scored"):
                 score_files(str(bundle.folder), [str(file) for file in files], str(out), overwrite=overwrite)
@@ -95,6 +100,47 @@ def test_what_was_scored_is_replaced_if_that_is_said(bundle, data, tmp_path):
     with pytest.raises(UserError, match="--overwrite replaces it"):
         score_files(str(bundle.folder), [str(data)], out)
     score_files(str(bundle.folder), [str(data)], out, overwrite=True)
+
+
+def test_what_is_made_from_a_scored_file_is_not_replaced(bundle, data, tmp_path):
+    """Readers of Parquet hand the marks in a footer on to what they write."""
+    source, out = data / "day=1" / "part-0.parquet", tmp_path / "scored.parquet"
+    score_files(str(bundle.folder), [str(source)], str(out))
+    scored = pq.ParquetFile(out).read()
+    place = scored.column_names.index("predicted_watch")
+    calibrated = scored.set_column(place, scored.field(place), pc.multiply(scored[place], np.float32(0.5)))
+    for made in (calibrated, scored.append_column("mine", scored["row"]), scored.drop_columns(["predicted_click"])):
+        pq.write_table(made, out)
+        with pytest.raises(UserError, match=r"scored.parquet is there already\ngive OUT"):
+            score_files(str(bundle.folder), [str(source)], str(out), overwrite=True)
+
+
+@pytest.mark.parametrize("out", ["", "s3://bucket/scored", "scored"])
+def test_scores_that_would_be_lost(bundle, data, tmp_path, monkeypatch, out):
+    job = tmp_path / "working_dir_files" / "job"
+    job.mkdir(parents=True)
+    monkeypatch.chdir(job)
+    with pytest.raises(UserError, match=r"is empty|is an address|Ray deletes that copy"):
+        score_files(str(bundle.folder), [str(data)], out)
+    assert list(job.iterdir()) == []
+
+
+def test_strings_as_views(bundle, tmp_path):
+    table = rows(20)
+    place = table.column_names.index("user")
+    pq.write_table(table.set_column(place, "user", table["user"].cast(pa.string_view())), tmp_path / "a.parquet")
+    (written,) = score_files(str(bundle.folder), [str(tmp_path / "a.parquet")], str(tmp_path / "out"))
+    found = pq.ParquetFile(written).read()["predicted_click"].to_numpy()
+    np.testing.assert_allclose(found, bundle.predict(table)[:, 0], atol=1e-6)
+
+
+def test_a_column_that_cannot_be_converted_is_no_fault_of_the_output(bundle, data, tmp_path, monkeypatch):
+    def convert(*_):
+        raise pa.ArrowNotImplementedError("no kernel for list_view")
+
+    monkeypatch.setattr("trainer.serving.bundle.AsTrained.__call__", convert)
+    with pytest.raises(UserError, match=r"part-0.parquet: a column cannot be converted: no kernel for list_view"):
+        score_files(str(bundle.folder), [str(data)], str(tmp_path / "out"))
 
 
 def test_out_in_the_way(bundle, data, tmp_path):

@@ -94,6 +94,7 @@ def test_no_rows(url):
     [
         (b"{", "the body is not JSON"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"rows": [{"age": 1, "price": 2.0, "age": 3}]}', "an object has the key 'age' twice"),
         ([], "the body has no list of rows"),
         ({"rows": [1]}, "the body has no list of rows"),
         ({"rows": [{}]}, "row 0 has no 'liked'"),
@@ -114,6 +115,12 @@ def test_mistakes_are_explained(url, body, text):
     status, answer = call(url, "/predict", body)
     assert status == 422
     assert text in answer["error"]
+
+
+def test_compressed_bodies_are_refused_by_name(url):
+    request = urllib.request.Request(url + "/predict", b"\x1f\x8b", {"Content-Encoding": "gzip"})
+    with pytest.raises(urllib.error.HTTPError, match="415"):
+        urllib.request.urlopen(request, timeout=30)
 
 
 def test_unknown_path(url):
