@@ -27,8 +27,9 @@ PACKAGES = {
     "training.task_balance": "models.balance",
     "features.*.transform": "embeddings.features.transforms",
     "data.generate.kind": "trainer.data.generators",
+    "prepare DATASET": "trainer.data.importers",
 }
-"""Key of the config -> the package whose modules it names."""
+"""Key of the config, or argument of a command -> the package whose modules it names."""
 
 
 def available(package: str) -> list[str]:

@@ -1,6 +1,6 @@
 """A config file, what it includes and the command line's overrides -> one tree of values with their origins.
 
-OmegaConf merges and resolves `${section.key}`. Nothing here knows which keys exist: `configs.load` validates.
+OmegaConf resolves `${section.key}`. Nothing here knows which keys exist: `configs.load` validates.
 """
 
 import re
@@ -25,6 +25,25 @@ def read(path: FilePath, overrides: Sequence[str]) -> Source:
         UserError: the file cannot be read, or holds no keys and values.
     """
     source = _read_file(path, ())
+    return _with_overrides(source, overrides)
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """`key=value` of a command that takes settings without a config.
+
+    Raises:
+        UserError: what is wrong with the texts alone.
+    """
+    source = _with_overrides(Source(values={}), texts)
+    if source.mistakes:
+        lines = [
+            f"{COMMAND_LINE}: {' '.join(('.'.join(found.path), found.message)).strip()}" for found in source.mistakes
+        ]
+        raise UserError("\n".join([*lines, "Write settings as key=value."]))
+    return source.values
+
+
+def _with_overrides(source: Source, overrides: Sequence[str]) -> Source:
     for text in overrides:
         _merge(source, _read_override(text))
     source.values = _resolve(OmegaConf.create(source.values), (), source)
@@ -94,11 +113,16 @@ def _read_override(text: str) -> Source:
 
 def _merge(below: Source, top: Source) -> None:
     """Put `top` over `below`: mappings key by key, everything else as a whole."""
-    top.values = _without_broken_interpolations(top.values, (), top)
-    merged = OmegaConf.merge(OmegaConf.create(below.values), OmegaConf.create(top.values))
-    below.values = OmegaConf.to_container(merged, resolve=False)
+    below.values = _over(below.values, _without_broken_interpolations(top.values, (), top))
     below.origins |= top.origins
     below.mistakes += top.mistakes
+
+
+def _over(below: Any, top: Any) -> Any:
+    """`top` over `below`. OmegaConf's own merge raises on a mapping over a list, and drops `???` without a word."""
+    if not isinstance(below, dict) or not isinstance(top, dict):
+        return top
+    return below | {key: _over(below[key], value) if key in below else value for key, value in top.items()}
 
 
 def _without_broken_interpolations(value: Any, path: Path, source: Source) -> Any:

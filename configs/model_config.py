@@ -16,7 +16,7 @@ class ModelConfig(Section):
     What several tops have stands here; what one top alone has is its own setting, in `options`.
     """
 
-    top: str = Field(default="mmoe", description="A module of models/tops: single_task, shared_bottom, moe, mmoe, ple.")
+    top: str = Field(default="mmoe", description="A module of models/tops: `config --choices` lists them.")
     num_experts: PositiveInt = Field(default=4, description="Experts (in ple: shared experts of a level).")
     expert_layers: Layers = Field(
         default=(64, 32, 16), description="Widths of every expert, output included.", min_length=1
@@ -69,7 +69,7 @@ class TaskConfig(Section):
     label: str | None = Field(
         default=None, description="Label column; the task's name when left out. Null masks the row."
     )
-    loss: str = Field(default="bce", description="A module of models/losses: bce, mse, huber, focal.")
+    loss: str = Field(default="bce", description="A module of models/losses: `config --choices` lists them.")
     output: Literal["auto", "sigmoid", "identity"] = Field(
         default="auto", description="From logit to prediction; auto: sigmoid for bce and focal, identity otherwise."
     )
@@ -87,7 +87,7 @@ class TaskConfig(Section):
         description="Features that also enter a shallow tower of this task's own, whose logit is added: the position.",
     )
     options: dict[str, Any] = Field(
-        default={}, description="Arguments of the loss: huber has delta, focal gamma and alpha."
+        default={}, description="Settings of the loss itself, such as delta of huber: `config --choices` lists them."
     )
     parent: str | None = Field(
         default=None, description="Task whose event must come first: the click of a purchase. Both labels on all rows."

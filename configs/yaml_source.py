@@ -44,6 +44,7 @@ class Source:
     mistakes: list[Mistake] = field(default_factory=list)
 
 
+_TEXT = "tag:yaml.org,2002:str"
 _INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -82,14 +83,15 @@ def parse(text: str, file: str, prefix: Path = (), one_line: bool = False) -> So
 
 
 def _whole(node: yaml.Node | None, text: str, file: str, path: Path, source: Source) -> yaml.Node | None:
-    """The node of one value; what YAML would drop behind it as a comment belongs to a plain text."""
+    """The node of one value; a plain text is all that was written, with what YAML takes for a comment or a mark."""
     end = node.end_mark.index if node else 0
-    if not text[end:].strip():
-        return node
     if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None):
-        return yaml.ScalarNode("tag:yaml.org,2002:str", text.strip(), style="'")
-    message = f"what follows {text[:end].strip()} would be dropped as a comment: {text[end:].strip()}; remove it"
-    source.mistakes.append(Mistake(path, message, Origin(file)))
+        whole, is_cut = text.strip(), node is None or node.value != text.strip()
+        has_tag = node is not None and not node.tag.startswith(_TEXT)
+        return node if has_tag or not whole or not is_cut else yaml.ScalarNode(_TEXT, whole, style="'")
+    if text[end:].strip():
+        message = f"what follows {text[:end].strip()} would be dropped as a comment: {text[end:].strip()}; remove it"
+        source.mistakes.append(Mistake(path, message, Origin(file)))
     return node
 
 
@@ -124,7 +126,7 @@ class _Walk:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, str(i))) for i, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
-        if not node.tag.startswith("tag:yaml.org,2002:str"):
+        if not node.tag.startswith(_TEXT):
             self.mistake(path, f"YAML tags such as {node.tag} are not read", node)
         return scalar(node.value) if node.style is None else node.value
 

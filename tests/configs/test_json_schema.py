@@ -32,6 +32,8 @@ def test_presets_follow_it(path: Path) -> None:
 
 def test_a_file_that_includes_another_may_leave_anything_out() -> None:
     assert errors({"include": "quickstart.yaml", "data": {"lanes": 4}}) == []
+    assert errors({"include": "quickstart.yaml", "model": {"options": {"num_levels": 3}}}) == []
+    assert errors({"include": "quickstart.yaml", "tasks": {"click": {"reweight": {"by_label": {"cap": 3}}}}}) == []
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,17 @@ def test_a_file_that_includes_another_may_leave_anything_out() -> None:
         ({"features": {"user": {"table": "user", "transform": "hsh"}}}, "hsh"),
         ({"tasks": {"click": {"loss": "bcee"}}}, "bcee"),
         ({"data": {"generate": {"kind": "food"}}}, "food"),
+        ({"model": {"top": "ple", "options": {"num_level": 3}}}, "num_level"),
+        ({"model": {"top": "ple", "options": {"num_levels": 0}}}, "0"),
+        ({"model": {"top": "dlrm", "options": {"interaction": "dott"}}}, "dott"),
+        ({"model": {"top": "mmoe", "options": {"num_levels": 3}}}, "num_levels"),
+        ({"model": {"options": {"num_level": 3}}}, "num_level"),
+        ({"tasks": {"click": {"loss": "focal", "options": {"gama": 3}}}}, "gama"),
+        ({"tasks": {"click": {"reweight": {"by_label": {"labl": "w"}}}}}, "labl"),
+        ({"tasks": {"click": {"reweight": {"by_lable": {"label": "w"}}}}}, "by_lable"),
+        ({"training": {"task_balance": "dwa", "task_balance_options": {"temprature": 1}}}, "temprature"),
+        ({"features": {"user": {"table": "user", "transform": "hash", "options": {"x": 1}}}}, "x"),
+        ({"data": {"generate": {"kind": "feed", "options": {"user": 3}}}}, "user"),
     ],
 )
 def test_it_finds_mistakes(values: dict[str, Any], words: str) -> None:

@@ -38,6 +38,16 @@ def test_lists_are_replaced_as_a_whole(tmp_path: Path) -> None:
     assert read(path, ["a=[4]", "b.c=[]"]).values == {"a": [4], "b": {"c": []}}
 
 
+def test_what_is_given_last_stands(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("a: 1\nb: [1, 2]\nc: {d: 1}\n")
+    path = tmp_path / "c.yaml"
+    path.write_text("include: base.yaml\na: ???\n")
+    source = read(path, ["b.0=7", "c=[3]"])
+    assert source.values == {"a": None, "b": {"0": 7}, "c": [3]}
+    assert [mistake.path for mistake in source.mistakes] == [("a",)]
+    assert [mistake.path for mistake in read(path, ["a=5", "c.d=???"]).mistakes] == [("c", "d")]
+
+
 def test_interpolation_sees_the_merged_tree(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("name: base\ndir: runs/${name}\nall: ${nested}\nnested: {x: '${name}'}\n")
     path = tmp_path / "c.yaml"
@@ -56,7 +66,17 @@ def test_unresolved_values_are_mistakes_at_their_path(tmp_path: Path) -> None:
 def test_a_value_on_the_command_line_has_no_comments(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("root: data # where it is\n")
-    found = {"exp #2": "exp #2", "#w": "#w", "1 # x": "1 # x", "x#y": "x#y", "": None, "1e-3": 1e-3}
+    found = {
+        "&a b": "&a b",
+        "--- a": "--- a",
+        "a\nb": "a\nb",
+        "exp #2": "exp #2",
+        "#w": "#w",
+        "1 # x": "1 # x",
+        "x#y": "x#y",
+        "": None,
+        "1e-3": 1e-3,
+    }
     for text, value in found.items():
         source = read(path, [f"root={text}"])
         assert (source.values, source.mistakes) == ({"root": value}, [])

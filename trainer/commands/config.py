@@ -3,10 +3,11 @@
 import json
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from configs.choice_settings import settings_type
 from configs.choices import PACKAGES, described
 from configs.errors import UserError
 from configs.load import dump_config
@@ -40,4 +41,28 @@ def _choices() -> str:
 
 
 def _paragraphs(package: str) -> str:
-    return "\n\n".join(f"{name} - {text}" for name, text in described(package).items())
+    texts = [f"{name} - {text}{_settings(package, name)}" for name, text in described(package).items()]
+    return "\n\n".join(texts)
+
+
+def _settings(package: str, choice: str) -> str:
+    """A line for each setting of the choice: name, type, default, sentence."""
+    schema = settings_type(package, choice).model_json_schema()
+    lines = []
+    for name, field in schema["properties"].items():
+        default = f"= {json.dumps(field['default'])}" if "default" in field else "(required)"
+        lines.append(f"\n    {name}: {_type(field)} {default} - {field['description']}")
+    return "".join(lines)
+
+
+def _type(field: dict[str, Any]) -> str:
+    """A field of a JSON schema in words."""
+    if "enum" in field:
+        return " | ".join(field["enum"])
+    if "anyOf" in field:
+        return " or ".join(_type(part) for part in field["anyOf"])
+    if "const" in field:
+        return str(field["const"])
+    if field.get("type") == "array":
+        return f"list of {_type(field.get('items', {}))}"
+    return str(field.get("type", "any"))

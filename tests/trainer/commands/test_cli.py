@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from configs.choices import PACKAGES, available, settings
+from configs.errors import UserError
 from trainer.cli import app
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "configs" / "quickstart.yaml"
@@ -43,8 +45,39 @@ def test_a_user_s_modules_of_the_same_name_are_not_taken(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "compare", "generate"])
+@pytest.mark.parametrize("command", ["train", "plan", "compare", "generate", "prepare"])
 def test_the_usage_line_shows_overrides_once(command: str) -> None:
     usage = CliRunner().invoke(app, [command, "--help"]).output
     assert " [KEY=VALUE]...  " in usage
     assert "[[" not in usage
+
+
+def test_choices_are_listed_with_their_settings() -> None:
+    text = CliRunner().invoke(app, ["config", "--choices"]).output
+    for key, package in PACKAGES.items():
+        assert f"\n{key}\n" in f"\n{text}"
+        for choice, fields in settings(package).items():
+            (_, own) = text.split(f"\n  {choice} - ")
+            own = own.split("\n\n")[0]
+            for name, field in fields.items():
+                assert f"\n      {name}: " in own
+                assert own.count(str(field.description)) == 1
+    assert "\n      num_levels: integer = 2 - Stacked" in text
+    assert '\n      interaction: dot | cross | none = "dot" - ' in text
+    assert "\n      alpha: number or null = null - " in text
+    assert "\n      top_layers: list of integer = [64, 32] - " in text
+    assert "\n      label: string (required) - " in text
+
+
+def test_prepare_names_its_data_sets_and_their_settings(tmp_path: Path) -> None:
+    words = " ".join(CliRunner().invoke(app, ["prepare", "--help"]).output.split())
+    for dataset in available("trainer.data.importers"):
+        assert f"{dataset} - " in words
+    arguments = ["prepare", "movielens", str(tmp_path), str(tmp_path / "out")]
+    for setting, message in (
+        ("likd=3", r"movielens\.likd unknown key; did you mean liked\?"),
+        ("liked", "'liked' is no override"),
+    ):
+        done = CliRunner().invoke(app, [*arguments, setting])
+        with pytest.raises(UserError, match=message):
+            raise done.exception or AssertionError(done.output)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from configs.choices import available
 from configs.errors import UserError
-from trainer.data.importers import census_income, kuairand, movielens
+from trainer.data.importers import census_income, importer, kuairand
 from trainer.data.importers._kuairand_files import FEEDBACK, LOG
 from trainer.data.importers._point_in_time import Events
 
@@ -258,7 +258,7 @@ def test_movielens_reads_both_formats_and_validates_on_the_newest(tmp_path):
     movies = 'movieId,title,genres\n1,Toy Story (1995),Animation|Comedy\n2,"Misérables, Les",Drama\n'
     (tmp_path / "new" / "movies.csv").write_text(movies)
     for name in ("old", "new"):
-        movielens.prepare(str(tmp_path / name), str(tmp_path / f"{name}_out"))
+        importer("movielens", {})(str(tmp_path / name), str(tmp_path / f"{name}_out"))
     train, validation = read(tmp_path / "old_out" / "train"), read(tmp_path / "old_out" / "validation")
     assert train.equals(read(tmp_path / "new_out" / "train"))
     assert train["user_id"].to_pylist() == list(range(18))
@@ -278,12 +278,36 @@ def test_movielens_reads_both_formats_and_validates_on_the_newest(tmp_path):
     assert train["year"][0].as_py() == 1995
 
 
+def test_movielens_takes_settings(tmp_path):
+    lines = "".join(f"{user}::1::{1 + user % 5}::{user}\n" for user in range(20))
+    (tmp_path / "ratings.dat").write_text(lines)
+    (tmp_path / "movies.dat").write_text("1::Toy Story (1995)::Animation\n")
+    importer("movielens", {"validation_share": 0.25, "liked": 3})(str(tmp_path), str(tmp_path / "out"))
+    train = read(tmp_path / "out" / "train")
+    assert train.num_rows == 15
+    assert train["liked"].to_pylist() == [0, 0, 1, 1, 1] * 3
+    assert read(tmp_path / "out" / "validation").num_rows == 5
+
+
+def test_importers_and_settings_that_are_not_there_are_named():
+    with pytest.raises(UserError, match="'census_incom' is not in trainer/data/importers: did you mean census_income"):
+        importer("census-incom", {})
+    with pytest.raises(UserError, match=r"movielens\.likd unknown key; did you mean liked\?"):
+        importer("movielens", {"likd": 3})
+    with pytest.raises(
+        UserError, match=r"kuairand\.liked has no effect: it belongs to movielens, and this is kuairand"
+    ):
+        importer("kuairand", {"liked": 3})
+    with pytest.raises(UserError, match=r"movielens\.liked must be less than or equal to 5"):
+        importer("movielens", {"liked": 6})
+
+
 def test_movielens_names_a_missing_or_broken_file(tmp_path):
     with pytest.raises(UserError, match=r"no file ratings.dat or ratings.csv"):
-        movielens.prepare(str(tmp_path), str(tmp_path / "out"))
+        importer("movielens", {})(str(tmp_path), str(tmp_path / "out"))
     (tmp_path / "ratings.dat").write_text("1::2::good::3\n")
     with pytest.raises(UserError, match=r"ratings.dat is not a MovieLens file"):
-        movielens.prepare(str(tmp_path), str(tmp_path / "out"))
+        importer("movielens", {})(str(tmp_path), str(tmp_path / "out"))
 
 
 # Events before a day

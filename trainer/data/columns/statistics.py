@@ -61,8 +61,9 @@ class StatisticsCheck:
             for column, limits in self._limits:
                 if column in found:
                     _check(found[column], column, limits, f"{where}, row group {number}")
-            self._labelled.update(c for c in labels if c not in found or not found[c].is_null)
-            self._weighty.update(c for c in weights if c not in found or not found[c].is_zero)
+            untold = set(footer.schema.names) - found.keys()
+            self._labelled.update(c for c in labels if c in untold or (c in found and not found[c].is_null))
+            self._weighty.update(c for c in weights if c in untold or (c in found and not found[c].is_zero))
             self._has_rows = self._has_rows or group.num_rows > 0
 
     def check_folders(self, manifest: Manifest) -> None:
@@ -72,16 +73,15 @@ class StatisticsCheck:
             UserError: a value is beyond the limits of its column.
         """
         for folder in manifest.partitions:
-            values = values_of(folder)
+            chunks = {column: _of_path(value) for column, value in values_of(folder).items()}
             for column, limits in self._limits:
-                if column in values:
-                    value = values[column]
-                    number = int(value) if value is not None and INTEGER.fullmatch(value) else None
-                    chunk = _Chunk(1, int(value is None), number, number)
-                    _check(chunk, column, limits, file_url(manifest.root, folder))
+                if column in chunks:
+                    _check(chunks[column], column, limits, file_url(manifest.root, folder))
+            self._labelled.update(column for column, chunk in chunks.items() if not chunk.is_null)
+            self._weighty.update(column for column, chunk in chunks.items() if not chunk.is_zero)
 
     def refuse_nothing_to_learn(self, where: str) -> None:
-        """After all files of the training part. where: its name in messages.
+        """After all files and folders of the training part. where: its name in messages.
 
         Raises:
             UserError: a label is null in every row, or a weight zero.
@@ -126,6 +126,12 @@ class _Chunk(NamedTuple):
     @property
     def is_zero(self) -> bool:
         return self.is_null or self.high == 0
+
+
+def _of_path(value: str | None) -> _Chunk:
+    """A value in the name of a folder, as one row."""
+    number = int(value) if value is not None and INTEGER.fullmatch(value) else None
+    return _Chunk(1, int(value is None), number, number)
 
 
 class _Place(NamedTuple):

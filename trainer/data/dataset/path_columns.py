@@ -78,9 +78,9 @@ def path_value(folder: str, column: str, kind: pa.DataType, where: str) -> pa.Sc
 def _scalar(column: str, value: str | None, kind: pa.DataType | None, where: str) -> pa.Scalar:
     if kind is None:
         kind = pa.int64() if value is not None and _is_integer(value) else pa.string()
-    plain: pa.DataType = getattr(kind, "value_type") if pt.is_dictionary(kind) else kind  # noqa: B009 - for pyright
+    plain = _plain(kind)
     try:
-        return pa.scalar(value, pa.string()).cast(plain)
+        return pa.scalar(None, plain) if value is None else pa.scalar(value).cast(plain)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(
             f"{where}: the folder says {column}={value}, which is not of the column's type {plain}\n"
@@ -89,16 +89,29 @@ def _scalar(column: str, value: str | None, kind: pa.DataType | None, where: str
 
 
 def _check_same(found: pa.ChunkedArray, column: str, value: str | None, where: str) -> None:
-    """Compares integers and strings; what else a folder says is another way of writing it."""
-    if value is None or not (pt.is_string(found.type) or (pt.is_integer(found.type) and _is_integer(value))):
+    """Compares the column with the folder's value in its own type; what cannot be read so is written another way.
+
+    Times are not compared: a folder may say the day of a time.
+    """
+    plain = _plain(found.type)
+    if value is None or pt.is_nested(plain) or pt.is_null(plain) or (pt.is_temporal(plain) and not pt.is_date(plain)):
         return
-    expected = pa.scalar(value) if pt.is_string(found.type) else pa.scalar(int(value), pa.int64())
-    place = pc.index(pc.not_equal(found, expected), True).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        expected = pa.scalar(value).cast(plain)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return
+    differs = pc.not_equal(found.cast(plain), expected)  # pyright: ignore[reportAttributeAccessIssue]
+    place = pc.index(differs, True).as_py()
     if place >= 0:
         raise UserError(
             f"{where}, row {place}: column {column!r} is {found[place]}, but its folder says {column}={value}\n"
             "Rename the column or the folder, so that each says what it means."
         )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, dictionary or not."""
+    return getattr(kind, "value_type") if pt.is_dictionary(kind) else kind  # noqa: B009 - for pyright
 
 
 def _is_integer(value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Folders that hold a table of a format with a log of its own: Delta Lake, Iceberg, Hudi and their kin.
+"""Folders that hold a table of a format with a log of its own: Delta Lake, Iceberg, Hudi, Paimon and their kin.
 
 Such a table keeps files that an update or a delete has replaced. Only its log says which rows are alive: read as plain
 Parquet, deleted rows come back and changed ones are there twice. So they are refused, with what to do.
@@ -30,13 +30,18 @@ _FORMATS = (
     _Format("a Delta Lake table", re.compile(r"_delta_log(/|$)"), _PLAIN + '.read.format("delta"), .write.parquet.'),
     _Format(
         "an Iceberg table",
-        re.compile(r"metadata/[^/]*\.metadata\.json$"),
+        re.compile(r"metadata/([^/]*\.metadata\.json(\.gz)?|version-hint\.text|snap-[^/]*\.avro)$"),
         _PLAIN + '.read.format("iceberg"), .write.parquet.',
     ),
     _Format(
         "a Hudi table",
         re.compile(r"\.hoodie(_partition_metadata|/|$)"),
         _PLAIN + '.read.format("hudi"), .write.parquet.',
+    ),
+    _Format(
+        "a Paimon table",
+        re.compile(r"snapshot/(snapshot-\d+|LATEST|EARLIEST)$"),
+        _PLAIN + '.read.format("paimon"), .write.parquet.',
     ),
     _Format(
         "a transactional Hive table",
@@ -50,7 +55,12 @@ _FORMATS = (
     ),
 )
 _ANY = re.compile("|".join(f"(?:{format_.mark.pattern})" for format_ in _FORMATS))
-_ABOVE = ("_delta_log", ".hoodie", "_spark_metadata")  # what tells the table that a folder is a partition of
+_ABOVE = (
+    "_delta_log",
+    ".hoodie",
+    "_spark_metadata",
+    "snapshot/LATEST",
+)  # what tells the table that a folder is a partition of
 
 
 def refuse_tables(root: str, names: Iterable[str]) -> None:

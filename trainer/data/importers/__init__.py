@@ -1,20 +1,49 @@
 """Public data sets from their original files, one module a data set, chosen by the name of its module.
 
-An importer has one function, `prepare(source: str, out: str) -> None`: it reads the files of the folder `source` as
-they are published and writes `out`/train, `out`/validation and `out`/test (where there is one) as Parquet, or nothing
-at all if it fails; a summary goes to standard error. Its docstring lists the columns it writes. It raises UserError
-when a file is missing or not what it should be, or when `out` exists already.
+A module has `build`, and `Settings` if it has any; its docstring lists the columns that are written.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.choice_settings import settings_of
+from configs.choices import load
 from configs.errors import UserError
+
+
+class Importer(Protocol):
+    """(source, out): the files of the folder `source`, as they are published, -> Parquet parts.
+
+    They are `out`/train, `out`/validation and, where there is one, `out`/test; or nothing at all if it fails. A summary
+    goes to standard error.
+
+    Raises:
+        UserError: a file is missing or not what it should be, or `out` exists already.
+    """
+
+    def __call__(self, source: str, out: str, /) -> None: ...
+
+
+class ImporterModule(Protocol):
+    """What a module of this package has."""
+
+    def build(self, settings: Any, /) -> Importer: ...
+
+
+def importer(name: str, values: Mapping[str, Any]) -> Importer:
+    """The importer `name`, such as census_income or census-income, with its own settings.
+
+    Raises:
+        UserError: there is no such importer, or it has no such setting.
+    """
+    module = load("trainer.data.importers", name.replace("-", "_"))
+    return cast(ImporterModule, module).build(settings_of(module, values, name))
 
 
 def find_file(source: str, *names: str, download: str) -> Path:

@@ -26,9 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
+from configs.choice_settings import ChoiceSettings
 from configs.errors import UserError
 from trainer.data.dataset.write import whole_or_absent, write_folder
-from trainer.data.importers import find_file, print_summary
+from trainer.data.importers import Importer, find_file, print_summary
 
 COLUMNS = (
     "age",
@@ -91,8 +92,12 @@ SPLIT_SEED = 20180819
 ROWS_PER_FILE = 50_000
 
 
+def build(settings: ChoiceSettings) -> Importer:
+    return prepare
+
+
 def prepare(source: str, out: str) -> None:
-    """Write the parts described above. See `trainer.data.importers` for errors."""
+    """Write the parts described above."""
     train, held_out = (_read(_find(source, f"census-income.{kind}")) for kind in ("data", "test"))
     order = np.random.Generator(np.random.Philox(SPLIT_SEED)).random(held_out.num_rows).argsort(kind="stable")
     half = held_out.num_rows // 2

@@ -31,9 +31,10 @@ import datetime
 import numpy as np
 import pyarrow as pa
 
+from configs.choice_settings import ChoiceSettings
 from configs.errors import UserError
 from trainer.data.dataset.write import whole_or_absent, write_folder
-from trainer.data.importers import left_join, print_summary, split_strings
+from trainer.data.importers import Importer, left_join, print_summary, split_strings
 from trainer.data.importers._kuairand_events import history_columns
 from trainer.data.importers._kuairand_files import FEEDBACK, read_log, read_sequences, read_users, read_videos
 from trainer.data.importers._kuairand_statistics import statistics_columns
@@ -44,8 +45,12 @@ USER_IDS = ("is_live_streamer", "is_video_author", *(f"onehot_feat{number}" for 
 USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 
 
+def build(settings: ChoiceSettings) -> Importer:
+    return prepare
+
+
 def prepare(source: str, out: str) -> None:
-    """Write the parts described above. See `trainer.data.importers` for errors."""
+    """Write the parts described above."""
     log, duplicates = read_log(source)
     _check_dates(log)
     sequences = read_sequences(source)

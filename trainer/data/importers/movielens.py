@@ -1,10 +1,10 @@
 """MovieLens ratings (1M: ratings.dat; 20M, 25M, 32M: ratings.csv): how much a user likes a movie, and whether.
 
-Harper and Konstan, "The MovieLens Datasets", ACM TiiS 2015; https://grouplens.org/datasets/movielens. The newest tenth
-of all ratings is the validation part, so that nothing is predicted from its future.
+Harper and Konstan, "The MovieLens Datasets", ACM TiiS 2015; https://grouplens.org/datasets/movielens. The newest
+ratings are the validation part, so that nothing is predicted from its future.
 
 Labels, float32:
-    rating (0.5 to 5), liked (1 where the rating is 4 or more)
+    rating (0.5 to 5), liked (1 where the rating is 4 or more, or what `liked` says)
 Inputs:
     user_id, movie_id int64; hour int32 (UTC); year int32; title string; genres list<string>
 Also written:
@@ -12,31 +12,44 @@ Also written:
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
+from pydantic import Field
 
+from configs.choice_settings import ChoiceSettings
 from configs.errors import UserError
+from configs.section import OpenFraction
 from trainer.data.dataset.write import whole_or_absent, write_folder
-from trainer.data.importers import find_file, left_join, print_summary, split_strings
+from trainer.data.importers import Importer, find_file, left_join, print_summary, split_strings
 
 DOWNLOAD = "https://grouplens.org/datasets/movielens"
 LABELS = ("rating", "liked")
 RATINGS = {"user_id": pa.int64(), "movie_id": pa.int64(), "rating": pa.float32(), "timestamp": pa.int64()}
 MOVIES = {"movie_id": pa.int64(), "title": pa.string(), "genres": pa.string()}
-LIKED = 4.0
-VALIDATION_SHARE = 0.1
 
 
-def prepare(source: str, out: str) -> None:
-    """Write the parts described above. See `trainer.data.importers` for errors."""
+class Settings(ChoiceSettings):
+    liked: float = Field(default=4.0, ge=0.5, le=5, description="Stars from which on a rating counts as liked.")
+    validation_share: OpenFraction = Field(
+        default=0.1, description="Share of the ratings, the newest, that is held out. More measures finer, trains less."
+    )
+
+
+def build(settings: Settings) -> Importer:
+    return partial(prepare, settings)
+
+
+def prepare(settings: Settings, source: str, out: str) -> None:
+    """Write the parts described above."""
     ratings = _read(find_file(source, "ratings.dat", "ratings.csv", download=DOWNLOAD), RATINGS)
     movies = _read(find_file(source, "movies.dat", "movies.csv", download=DOWNLOAD), MOVIES)
     ratings = ratings.sort_by([("timestamp", "ascending"), ("user_id", "ascending"), ("movie_id", "ascending")])
-    rows = _rows(ratings, movies)
-    start = int(rows.num_rows * (1 - VALIDATION_SHARE))
+    rows = _rows(ratings, movies, settings.liked)
+    start = int(rows.num_rows * (1 - settings.validation_share))
     parts = {"train": rows.slice(0, start), "validation": rows.slice(start)}
     with whole_or_absent(out) as staging:
         for part, table in parts.items():
@@ -62,14 +75,14 @@ def _read(path: Path, types: dict[str, pa.DataType]) -> pa.Table:
         raise UserError(f"{path} is not a MovieLens file: {error}\ndownload it again from {DOWNLOAD}") from error
 
 
-def _rows(ratings: pa.Table, movies: pa.Table) -> pa.Table:
+def _rows(ratings: pa.Table, movies: pa.Table, liked: float) -> pa.Table:
     movies = movies.append_column("year", _years(movies))
     movie = left_join(ratings.column("movie_id"), movies, "movie_id")
     stars, seconds = ratings.column("rating").to_numpy(), ratings.column("timestamp").to_numpy()
     return pa.table(
         {
             "rating": ratings.column("rating"),
-            "liked": pa.array((stars >= LIKED).astype(np.float32)),
+            "liked": pa.array((stars >= liked).astype(np.float32)),
             "user_id": ratings.column("user_id"),
             "movie_id": ratings.column("movie_id"),
             "title": movie.column("title"),

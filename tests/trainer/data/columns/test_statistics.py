@@ -1,5 +1,6 @@
 """Labels and weights that cannot be trained are found in the footers, before a row is read."""
 
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from configs.schema import DataConfig, DenseFeature, SparseFeature, TableConfig,
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.data.columns.statistics import StatisticsCheck
 from trainer.data.dataset.follow import complete_partitions
+from trainer.data.dataset.partitions import NULL
 from trainer.data.dataset.scan import build_manifest
 
 TASKS = {
@@ -158,6 +160,20 @@ def test_a_part_that_teaches_nothing(tmp_path: Path, changes: dict[str, pa.Array
     if next(iter(changes.values())).type != pa.null():
         pq.write_table(pa.table(GOOD | changes), tmp_path / "a.parquet", write_statistics=False)
         learn()
+
+
+@pytest.mark.parametrize(
+    ("folder", "works"), [("click=1", True), (f"click={NULL}", False), ("w=1", True), ("w=0", False)]
+)
+def test_a_column_of_folders_that_teaches_nothing(tmp_path: Path, folder: str, works: bool) -> None:
+    column = folder.partition("=")[0]
+    (tmp_path / folder).mkdir()
+    columns = {name: values for name, values in GOOD.items() if name != column}
+    pq.write_table(pa.table(columns), tmp_path / folder / "a.parquet")
+    of_part = statistics()
+    of_part.check_folders(build_manifest(str(tmp_path), look=of_part))
+    with nullcontext() if works else pytest.raises(UserError, match=f"column '{column}' is .* in every row"):
+        of_part.refuse_nothing_to_learn("train")
 
 
 def test_new_partitions_are_looked_at(tmp_path: Path) -> None:

@@ -144,6 +144,9 @@ def test_names_that_are_not_utf8(tmp_path: Path, name: bytes) -> None:
 @pytest.mark.parametrize(
     ("mark", "name"),
     [
+        ("metadata/v1.metadata.json.gz", "an Iceberg table"),
+        ("metadata/snap-17-1-ab.avro", "an Iceberg table"),
+        ("snapshot/LATEST", "a Paimon table"),
         ("_delta_log/00000000000000000000.json", "a Delta Lake table"),
         ("metadata/v1.metadata.json", "an Iceberg table"),
         ("metadata/00001-0c2b.gz.metadata.json", "an Iceberg table"),

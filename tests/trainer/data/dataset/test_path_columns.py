@@ -91,12 +91,33 @@ def test_values_take_the_type_of_the_schema() -> None:
         added("n=x", schema)
 
 
-def test_a_file_and_its_folder_say_the_same() -> None:
-    table = pa.table({"hour": [3, None, 3], "day": ["a", "a", "a"], "at": pa.array([0, 1, 2], pa.date32())})
-    assert added("hour=03/day=a/at=1970-01-01", table=table) == table
-    for folder in ("hour=4", "day=b"):
-        with pytest.raises(UserError, match=f"file, row 0: column .* is .*, but its folder says {folder}"):
-            added(folder, table=table)
+@pytest.mark.parametrize(
+    ("values", "same", "other"),
+    [
+        (pa.array([3, None, 3]), "03", "4"),
+        (pa.array(["a", "a"]), "a", "b"),
+        (pa.array(["a", "a"], pa.large_string()), "a", "b"),
+        (pa.array(["a", "a"]).dictionary_encode(), "a", "b"),
+        (pa.array([1.5, None], pa.float32()), "1.50", "2"),
+        (pa.array([True, True]), "true", "false"),
+        (pa.array([1, 1], pa.date32()), "1970-01-02", "1970-01-01"),
+    ],
+)
+def test_a_file_and_its_folder_say_the_same(values: pa.Array, same: str, other: str) -> None:
+    table = pa.table({"v": values})
+    assert added(f"v={same}", table=table) == table
+    with pytest.raises(UserError, match=f"file, row 0: column 'v' is .*, but its folder says v={other}"):
+        added(f"v={other}", table=table)
+
+
+def test_what_a_folder_may_say_in_another_way() -> None:
+    table = pa.table({"at": pa.array([0, 10**9], pa.timestamp("ms")), "n": [1, 2], "l": [[1], [2]]})
+    assert added("at=1970-01-01/n=few/l=1", table=table) == table
+
+
+def test_a_part_whose_rows_have_no_value(tmp_path: Path) -> None:
+    write(tmp_path, f"hour={NULL}")
+    assert hours(tmp_path) == []
 
 
 def test_features_from_the_path(tmp_path: Path) -> None:
