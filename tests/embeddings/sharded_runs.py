@@ -98,7 +98,7 @@ class Model(nn.Module):
         self.tables = tables
         self.features = list(config.sparse_features)
         self.means = [name for name, table in config.tables_by_feature.items() if table.pooling == "mean"]
-        self.top = top or nn.Sequential(nn.Linear(config.input_width, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.top = top or nn.Sequential(nn.Linear(config.input_layout.width, 4), nn.Tanh(), nn.Linear(4, 1))
 
     def forward(self, kjt: KeyedJaggedTensor | None, dense: Tensor) -> Tensor:
         pooled = {}
@@ -235,7 +235,7 @@ RATES = [{"sparse": rate, "dense": rate / 10} for rate in (0.1, 0.2, 0.3)]
 def gradients(config: Config, step: int) -> Tensor:
     """[B, D] for the whole batch, as of a mean over it."""
     generator = torch.Generator().manual_seed(step)
-    return torch.randn(GLOBAL_BATCH_SIZE, config.input_width, generator=generator) / GLOBAL_BATCH_SIZE
+    return torch.randn(GLOBAL_BATCH_SIZE, config.input_layout.width, generator=generator) / GLOBAL_BATCH_SIZE
 
 
 def dense_optimized(out: Path, kind: str) -> None:
