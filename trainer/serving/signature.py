@@ -12,13 +12,13 @@ Nothing here is pickled. The compiled program is machine code, though: load bund
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import UserError
 from configs.schema import Feature, TableConfig
-from trainer.file_record import FileRecord, record_of
+from trainer.file_record import FileRecord, checksum, record_of
 
 FORMAT = 1
 SIGNATURE = "signature.json"
@@ -101,6 +101,7 @@ class Signature(_Part):
     parity: Parity | None = None
     milliseconds: Annotated[dict[str, dict[str, float]], Field(description="program -> rows -> one call")] = {}
     files: dict[str, FileRecord] = {}
+    checksum: Annotated[str | None, Field(description="of all other keys; None in bundles of earlier versions")] = None
 
 
 def write_signature(folder: Path, signature: Signature) -> None:
@@ -109,12 +110,19 @@ def write_signature(folder: Path, signature: Signature) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SIGNATURE):
         with path.open("rb") as file:
             files[path.relative_to(folder).as_posix()] = record_of(file)
-    text = signature.model_copy(update={"files": files}).model_dump_json(indent=1)
-    (folder / SIGNATURE).write_text(text, encoding="utf-8")
+    content = json.loads(signature.model_copy(update={"files": files}).model_dump_json())
+    content["checksum"] = _checksum(content)
+    (folder / SIGNATURE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Of every key of signature.json but the checksum itself, however the file is laid out."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return checksum(json.dumps(rest, sort_keys=True).encode())
 
 
 def read_signature(folder: Path) -> Signature:
-    """Reads signature.json and compares the sizes of all files.
+    """Reads signature.json, compares its checksum, and the sizes of all other files.
 
     Raises:
         UserError: there is no bundle, or not a whole one, or one of another version, or it may not be read.
@@ -137,6 +145,11 @@ def read_signature(folder: Path) -> Signature:
         signature = Signature.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path} is damaged: {error}\nExport the bundle again.") from None
+    if signature.checksum not in (None, _checksum(content)):
+        raise UserError(
+            f"{path} is damaged: its checksum is {_checksum(content)}, it says {signature.checksum}\n"
+            "Copy the bundle again, or export it again."
+        )
     for name, record in signature.files.items():
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != record.size:

@@ -87,10 +87,21 @@ def test_damaged_signature(folder, text, message):
         Bundle(folder)
 
 
+@pytest.mark.parametrize("change", [{"files": {}}, {"dense_width": 7}, {"tasks": ["like", "click"]}])
+def test_a_changed_signature(folder, change):
+    """It names the checksums of all other files, and has one of its own."""
+    signature = json.loads((folder / "signature.json").read_text())
+    (folder / "signature.json").write_text(json.dumps(signature))
+    Bundle(folder)  # laid out anew, it says the same
+    (folder / "signature.json").write_text(json.dumps(signature | change))
+    with pytest.raises(UserError, match=r"signature.json is damaged: its checksum is"):
+        Bundle(folder)
+
+
 def test_weights_of_another_shape(folder):
     signature = json.loads((folder / "signature.json").read_text())
     signature["weights"][0]["shape"][0] += 1
-    (folder / "signature.json").write_text(json.dumps(signature))
+    (folder / "signature.json").write_text(json.dumps(signature | {"checksum": None}))  # as earlier versions wrote it
     with pytest.raises(
         UserError, match=r"tables.fp16.4 is torch.float16\[100, 4\], the signature says float16\[101, 4\]"
     ):
@@ -126,6 +137,7 @@ def test_where_a_compiled_program_runs():
 def test_foreign_compiled_program_is_left_aside(folder, caplog):
     signature = json.loads((folder / "signature.json").read_text())
     signature["compiled_for"] = this_platform().model_dump() | {"torch": "1.0"}
+    signature["checksum"] = None
     (folder / "signature.json").write_text(json.dumps(signature))
     bundle = Bundle(folder)
     assert not bundle.compiled
