@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import chdir
 from pathlib import Path
 
 import ray
@@ -12,6 +13,7 @@ from configs.errors import UserError
 from configs.schema import LaunchConfig
 
 _OPTIONS = {"log_to_driver": False, "logging_level": "ERROR"}
+_PROJECT = Path(__file__).resolve().parents[1]
 _ANSWER_S = 10.0  # a cluster answers in milliseconds
 _LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 _BELOW_TEMP = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.00")
@@ -38,7 +40,8 @@ def connect(launch: LaunchConfig) -> bool:
     _check_form(source, address)
     try:
         _knock(address)
-        ray.init(address=address, **_OPTIONS)
+        with chdir(_PROJECT):
+            ray.init(address=address, **_OPTIONS)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {address}, from {source}\n"
@@ -87,7 +90,8 @@ def _knock(address: str) -> None:
 def _start(launch: LaunchConfig) -> None:
     cpus = max(os.cpu_count() or 1, launch.workers * launch.cpus_per_worker + 1)
     try:
-        ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_temp_dir(), **_OPTIONS)
+        with chdir(_PROJECT):  # workers search the folder first from which Ray was started: not a user's torch.py
+            ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_temp_dir(), **_OPTIONS)
     except OSError as error:
         raise UserError(
             f"Ray cannot start on this machine: {error}\nset RAY_TMPDIR to a short folder of yours"

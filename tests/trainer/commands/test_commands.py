@@ -50,11 +50,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Path:
-    """A run of two workers under Ray, one of which was killed on the way."""
+    """A run of two workers under Ray, one of which was killed on the way; in a folder with a torch.py of the user's."""
+    (folder / "torch.py").write_text("raise SystemExit('another torch')")
     run_dir = folder / "run"
     paths = (f"data.root={folder / 'data'}", f"training.run_dir={run_dir}")
     with (folder / "screen").open("w") as screen:
-        job = subprocess.Popen(command("train", QUICKSTART, *OPTIONS, *paths), cwd=ROOT, stdout=screen, stderr=screen)
+        train = command("train", QUICKSTART, *OPTIONS, *paths)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        job = subprocess.Popen(train, cwd=folder, env=environment, stdout=screen, stderr=screen)
         while not (run_dir / "metrics.jsonl").exists() or max(losses(run_dir), default=0) < 20:
             assert job.poll() is None, (folder / "screen").read_text()
             time.sleep(0.05)
