@@ -65,6 +65,7 @@ def _assert_evaluated_in_fp32(data: str, run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_compiled_is_equal_to_fp32(data: str, plain: dict[int, float], tmp_path: Path, world_size: int) -> None:
     """With dropout and both kinds of noise, whose numbers belong to rows: on two workers too."""
     train_on(small(data, tmp_path / "run", *OPTIONS, "training.max_steps=12", "training.compile=true"), world_size)

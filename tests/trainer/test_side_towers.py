@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.trainer.test_train import final_state, relative, small
@@ -12,6 +13,7 @@ from trainer.serving.bundle import Bundle
 SIDE = "tasks.click.tower_features=[hour, device, age]"
 
 
+@pytest.mark.slow
 def test_side_towers_train_alike_on_any_number_of_workers_and_are_served(tmp_path: Path) -> None:
     data = str(tmp_path / "feed")
     for world_size in (1, 2):

@@ -144,6 +144,7 @@ def test_inspect_knows_runs_checkpoints_and_data(run: Path, folder: Path) -> Non
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_compare_trains_every_top_with_every_seed_and_none_twice(folder: Path) -> None:
     paths = (f"data.root={folder / 'data'}", f"training.run_dir={folder / 'compare'}", "training.max_steps=5")
     arguments = ("compare", QUICKSTART, *OPTIONS, *paths, "--json", "--tops")
@@ -162,6 +163,7 @@ def test_compare_trains_every_top_with_every_seed_and_none_twice(folder: Path) -
     assert dashboard == {"mmoe-seed0", "ple-seed0"}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_saved_and_goes_on(run: Path, folder: Path) -> None:
     run_dir = folder / "stopped"
     arguments = (QUICKSTART, *OPTIONS, f"data.root={folder / 'data'}", f"training.run_dir={run_dir}")
