@@ -26,7 +26,7 @@ class InputLayout:
     @property
     def width(self) -> int:
         """D."""
-        return max(end for _, end in self.spans.values())
+        return max((end for _, end in self.spans.values()), default=0)
 
     @property
     def dense(self) -> Span:
