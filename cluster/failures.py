@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 from ray.train import UserCallback
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
-from configs.errors import UserError
+from configs.errors import Failure, UserError
 
 _SHOWN = 4  # ranks that one failure names: the others lost their peers
 _LONGEST = 300  # characters of a cause
@@ -78,6 +78,10 @@ def cause_of(error: Exception) -> Cause:
     inner = getattr(error, "cause", None)  # of a RayTaskError
     if isinstance(inner, Exception):
         return cause_of(inner)
+    if isinstance(error, Failure):
+        return Cause(
+            " ".join(line.strip() for line in str(error).splitlines()), False
+        )  # written for users: what is wrong, and what to do
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return Cause(f"{type(error).__name__}: {said}"[:_LONGEST].removesuffix(": "), False)
 

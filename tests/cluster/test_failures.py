@@ -7,6 +7,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from cluster.failures import TellFailures, cause_of, failure_lines
+from configs.errors import TryAgain
 
 WORKER = """A worker health check failed.
 Worker info: Worker(
@@ -86,6 +87,12 @@ def test_what_the_function_raised_is_one_line() -> None:
     wrapped = ValueError("outside")
     wrapped.cause = OSError(28, "No space left on device", "x")  # pyright: ignore[reportAttributeAccessIssue]
     assert cause_of(wrapped).text == "OSError: [Errno 28] No space left on device: 'x'"
+
+
+def test_a_failure_with_words_for_users_keeps_what_to_do() -> None:
+    cause = cause_of(TryAgain("part-0 was not read\nThe storage does not answer; data.read_timeout_s says more."))
+    assert cause.text == "part-0 was not read The storage does not answer; data.read_timeout_s says more."
+    assert not cause.is_death
 
 
 def test_the_dead_come_first_and_a_large_group_is_cut_short() -> None:
