@@ -78,10 +78,8 @@ def cause_of(error: Exception) -> Cause:
     inner = getattr(error, "cause", None)  # of a RayTaskError
     if isinstance(inner, Exception):
         return cause_of(inner)
-    if isinstance(error, Failure):
-        return Cause(
-            " ".join(line.strip() for line in str(error).splitlines()), False
-        )  # written for users: what is wrong, and what to do
+    if isinstance(error, Failure):  # written for users: what is wrong, and what to do
+        return Cause(" ".join(line.strip() for line in str(error).splitlines()), False)
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return Cause(f"{type(error).__name__}: {said}"[:_LONGEST].removesuffix(": "), False)
 

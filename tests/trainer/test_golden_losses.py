@@ -13,7 +13,7 @@ import pytest
 
 from configs.load import load_config
 from configs.schema import Config
-from tests.trainer.workers import losses, train_on
+from tests.trainer.workers import FEW_ROWS, losses, train_on
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,12 +30,7 @@ def config_of(preset: str, folder: Path) -> Config:
         REPOSITORY / "configs" / "quickstart.yaml",
         [
             f"data.root={folder / 'data'}",
-            "data.global_batch_size=512",
-            "data.shuffle_window=1024",
-            "data.generate.train_rows=20000",
-            "data.generate.validation_rows=2000",
-            "data.generate.rows_per_file=3000",
-            "data.generate.rows_per_row_group=1000",
+            *FEW_ROWS,
             f"training.run_dir={folder / 'run'}",
             "training.log_every=1",
             f"training.max_steps={STEPS}",

@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.load import load_config
 from configs.schema import Config
 from tests.trainer.checkpoint.whole_tensors import read_tensors
-from tests.trainer.workers import losses, start_workers, train_on, wait
+from tests.trainer.workers import FEW_ROWS, losses, start_workers, train_on, wait
 from trainer.checkpoint.files import find
 from trainer.run.folder import Folder
 
@@ -34,12 +34,7 @@ def small(data: str, run_dir: Path, *overrides: str) -> Config:
         QUICKSTART,
         [
             f"data.root={data}",
-            "data.global_batch_size=512",
-            "data.shuffle_window=1024",
-            "data.generate.train_rows=20000",
-            "data.generate.validation_rows=2000",
-            "data.generate.rows_per_file=3000",
-            "data.generate.rows_per_row_group=1000",
+            *FEW_ROWS,
             "tables.author.sharding=row_wise",
             "model.dropout=0.1",
             f"training.run_dir={run_dir}",

@@ -17,6 +17,16 @@ from configs.load import load_config
 from configs.schema import Config
 from trainer.prepare import prepare_run
 
+FEW_ROWS = (
+    "data.global_batch_size=512",
+    "data.shuffle_window=1024",
+    "data.generate.train_rows=20000",
+    "data.generate.validation_rows=2000",
+    "data.generate.rows_per_file=3000",
+    "data.generate.rows_per_row_group=1000",
+)
+"""Overrides that make the quickstart small."""
+
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["trainer.train", "torchrec"])
 

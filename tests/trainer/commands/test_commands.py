@@ -14,17 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.trainer.test_train import QUICKSTART, assert_same_bits, final_state, small
-from tests.trainer.workers import losses, train_on
+from tests.trainer.workers import FEW_ROWS, losses, train_on
 from trainer.run.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = (
-    "data.global_batch_size=512",
-    "data.shuffle_window=1024",
-    "data.generate.train_rows=20000",
-    "data.generate.validation_rows=2000",
-    "data.generate.rows_per_file=3000",
-    "data.generate.rows_per_row_group=1000",
+    *FEW_ROWS,
     "tables.author.sharding=row_wise",
     "model.dropout=0.1",
     "training.log_every=1",
