@@ -20,11 +20,10 @@ from collections.abc import Iterable
 from itertools import cycle, islice
 from typing import NamedTuple
 
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
-
 from benchmarks.one_worker import finish, parser, start
 from trainer.build import build
 from trainer.data.reading.batch import Batch
+from trainer.stepper import train_pipeline
 
 WARM_UP, KEPT = 20, 20  # steps, batches
 
@@ -41,7 +40,7 @@ def main() -> None:
     arguments = parser(__doc__, steps=150, rounds=3).parse_args()
     config, device, reader = start(arguments, "benchmarks.end_to_end")
     built = build(config, device, 1, None)
-    pipeline = TrainPipelineSparseDist(built.model, built.optimizer, device)
+    pipeline = train_pipeline(built, device)
 
     def turn(batches: Iterable[Batch]) -> Turn:
         pipeline.reset()

@@ -1,29 +1,36 @@
 """One worker in this process, without Ray: what benchmarks of the trainer's step share.
 
-It has the allocation settings and the threads that the launcher gives a worker, the config's data and its reader.
+It has the allocation settings and the threads that the launcher gives a worker, the config's data and its reader; and
+its step, fed from batches that are held in memory.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cluster.worker import Worker
 from configs.load import load_config
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
-from trainer.build import device_of
+from trainer.build import Built, device_of
 from trainer.data.dataset.scan import build_manifest
 from trainer.data.reading.allocation import ALLOCATION
+from trainer.data.reading.batch import Batch
 from trainer.data.reading.reader import Reader
 from trainer.prepare import generate_missing
+from trainer.ranker import Outputs
 from trainer.run.paths import with_absolute_paths
+from trainer.stepper import train_pipeline
 
 
 class OneWorker(NamedTuple):
@@ -60,10 +67,52 @@ def start(arguments: argparse.Namespace, module: str) -> OneWorker:
     return OneWorker(config, device_of(Worker(0, 1, 0, 1, "localhost", "cpu", print)), reader)
 
 
-def finish(values: Mapping[str, float], as_json: bool) -> NoReturn:
-    """Prints the figures, and ends the process: the reader's threads are in the middle of an epoch."""
-    for name, value in values.items():
-        print(f"{name:<24}{value:>14,.3f}", file=sys.stderr if as_json else sys.stdout)
+def keep_batches(reader: Reader, count: int) -> list[Batch]:
+    """The first batches of the data, held in memory; the reader's threads rest from here on."""
+    batches = reader.batches(0, epochs=2**31)
+    kept = list(islice(batches, count))
+    batches.close()
+    return kept
+
+
+def as_read(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """They again and again, each as the reader gives it: without what torchrec keeps in one that it has seen."""
+    for batch in cycle(batches):
+        yield dataclasses.replace(batch, sparse=_without_caches(batch.sparse))
+
+
+def _without_caches(sparse: KeyedJaggedTensor | None) -> KeyedJaggedTensor | None:
+    if sparse is None:
+        return None
+    return KeyedJaggedTensor(
+        keys=sparse.keys(),
+        values=sparse.values(),
+        weights=sparse.weights_or_none(),
+        lengths=sparse.lengths(),
+        stride=sparse.stride(),
+        length_per_key=list(sparse.length_per_key()),
+        offset_per_key=list(sparse.offset_per_key()),
+    )
+
+
+def trainers_step(
+    built: Built, config: Config, device: torch.device, batches: Sequence[Batch]
+) -> Callable[[], Outputs]:
+    """A call is one step of the trainer on the next of `batches`; `built` must be in training mode."""
+    pipeline, source, training = train_pipeline(built, device), as_read(batches), config.training
+    rates = {"sparse": training.sparse_optimizer.learning_rate, "dense": training.dense_optimizer.learning_rate}
+
+    def step() -> Outputs:
+        built.optimizer.set_learning_rates(**rates)
+        return pipeline.progress(source)
+
+    return step
+
+
+def finish(values: Mapping[str, Any], as_json: bool, lines: Iterable[str] | None = None) -> NoReturn:
+    """Prints the figures, as `lines` if there are any, and ends the process: the reader may be amid an epoch."""
+    for line in lines or [f"{name:<24}{value:>14,.3f}" for name, value in values.items()]:
+        print(line, file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(json.dumps(values))
     sys.stdout.flush()

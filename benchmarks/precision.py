@@ -9,14 +9,15 @@ variant, and the same over FP32's ending in `_speedup`.
 """
 
 import time
-from itertools import cycle, islice
+from itertools import cycle
 
 import torch
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from benchmarks.one_worker import finish, parser, start
+from benchmarks.one_worker import finish, keep_batches, parser, start
 from trainer.build import build
 from trainer.data.reading.batch import Batch
+from trainer.stepper import train_pipeline
 
 KEPT = 8
 """Batches in memory."""
@@ -39,16 +40,14 @@ def main() -> None:
     options.add_argument("--no-compile", action="store_true", help="leave out what takes a minute to start")
     arguments = options.parse_args()
     config, device, reader = start(arguments, "benchmarks.precision")
-    batches = reader.batches(0)
-    kept = list(islice(batches, KEPT))
-    batches.close()  # so that the reader's threads rest
+    kept = keep_batches(reader, KEPT)
     pipelines: dict[str, TrainPipelineSparseDist] = {}
     for compiled in (False,) if arguments.no_compile else (False, True):
         for precision in ("fp32", "bf16"):
             choice = {"precision": precision, "compile": compiled}
             training = config.training.model_copy(update=choice)
             built = build(config.model_copy(update={"training": training}), device, 1, None)
-            pipeline = TrainPipelineSparseDist(built.model, built.optimizer, device)
+            pipeline = train_pipeline(built, device)
             pipelines[f"{precision}_compiled" if compiled else precision] = pipeline
             drive(pipeline, kept, 4)
     seconds: dict[str, list[float]] = {name: [] for name in pipelines}

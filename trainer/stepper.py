@@ -6,8 +6,10 @@ What happens between steps is `train.fit`'s business.
 from collections.abc import Iterator
 from itertools import islice
 
+import torch
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
+from trainer.build import Built
 from trainer.data.reading.batch import Batch
 from trainer.data.reading.reader import BatchIterator
 from trainer.due import Calendar, steps_until_pause
@@ -15,6 +17,11 @@ from trainer.ranker import Outputs
 from trainer.run.position import Position
 from trainer.schedule import learning_rates
 from trainer.session import Session
+
+
+def train_pipeline(built: Built, device: torch.device) -> TrainPipelineSparseDist:
+    """What takes a model through a step: forward, backward, both optimizers."""
+    return TrainPipelineSparseDist(built.model, built.optimizer, device)
 
 
 class Stepper:
@@ -27,7 +34,7 @@ class Stepper:
     def __init__(self, session: Session) -> None:
         self.learning_rates: dict[str, float] = {}
         self._session = session
-        self._pipeline = TrainPipelineSparseDist(session.built.model, session.built.optimizer, session.device)
+        self._pipeline = train_pipeline(session.built, session.device)
         self._batches: BatchIterator | None = None
         self._ahead: Iterator[Batch] = iter(())
         self._pause = session.start.step  # the step to which the batches lead that the pipeline was given
