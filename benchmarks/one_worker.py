@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple, NoReturn
 
@@ -95,18 +95,22 @@ def _without_caches(sparse: KeyedJaggedTensor | None) -> KeyedJaggedTensor | Non
     )
 
 
-def trainers_step(
-    built: Built, config: Config, device: torch.device, batches: Sequence[Batch]
-) -> Callable[[], Outputs]:
-    """A call is one step of the trainer on the next of `batches`; `built` must be in training mode."""
-    pipeline, source, training = train_pipeline(built, device), as_read(batches), config.training
-    rates = {"sparse": training.sparse_optimizer.learning_rate, "dense": training.dense_optimizer.learning_rate}
+class TrainersStep:
+    """A call is one step of the trainer on the next of `batches`, which it takes again and again."""
 
-    def step() -> Outputs:
-        built.optimizer.set_learning_rates(**rates)
-        return pipeline.progress(source)
+    def __init__(self, built: Built, config: Config, device: torch.device, batches: Sequence[Batch]) -> None:
+        built.model.train()
+        training = config.training
+        self._rates = {
+            "sparse": training.sparse_optimizer.learning_rate,
+            "dense": training.dense_optimizer.learning_rate,
+        }
+        self._built, self._batches = built, as_read(batches)
+        self.pipeline = train_pipeline(built, device)
 
-    return step
+    def __call__(self) -> Outputs:
+        self._built.optimizer.set_learning_rates(**self._rates)
+        return self.pipeline.progress(self._batches)
 
 
 def finish(values: Mapping[str, Any], as_json: bool, lines: Iterable[str] | None = None) -> NoReturn:
