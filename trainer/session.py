@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cluster.launch import Worker
+from cluster.worker import Worker
 from configs.errors import RunFailed, UserError
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms

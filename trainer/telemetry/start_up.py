@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from cluster.launch import Worker
+from cluster.worker import Worker
 from configs.schema import Config
 from embeddings.planning.plan import Plan
 from embeddings.planning.plan_report import PlanReport
