@@ -57,11 +57,18 @@ class TrainingConfig(Section):
     task_balance_options: dict[str, Any] = Field(
         default={}, description="Arguments of the balance; it lists them when one is unknown."
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
         default="fp32",
         description="bf16: autocast of the top in training; tables keep their type, and evaluation is in fp32, as "
         "serving is. Up to 4 times the speed where the top is most of the work and the processor has BF16 "
-        "(AVX512-BF16, AMX, GPUs); rounds, so it is never chosen for you.",
+        "(AVX512-BF16, AMX, GPUs). tf32: matrix products of a GPU round their inputs to 10 bits, in evaluations too; "
+        "on a CPU it is fp32. Both round, so neither is chosen for you.",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="On a GPU: the same bits in every run, so that a resumed run ends as an undisturbed one. Takes "
+        "kernels that add in a fixed order, and rounds fp16 tables to the nearest number, which loses small "
+        "updates. A CPU always computes so.",
     )
     compile: bool = Field(
         default=False,

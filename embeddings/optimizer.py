@@ -19,7 +19,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from configs.errors import UserError
 from configs.fused_optimizers import missing
-from configs.schema import Config, DenseOptimizer, SparseOptimizer, TrainingConfig
+from configs.schema import Config, DenseOptimizer, TrainingConfig
 from embeddings.adam import CpuAdam
 from embeddings.dense_gradients import DenseGradients
 
@@ -37,7 +37,7 @@ def attach_sparse_optimizer(tables: EmbeddingBagCollection, config: Config, devi
     Raises:
         UserError: fbgemm has no such optimizer on this device, or no weight decay for it.
     """
-    arguments = _fused_arguments(config.training.sparse_optimizer, device)
+    arguments = _fused_arguments(config.training, device)
     for name, weight in tables.embedding_bags.named_parameters():
         if config.tables[name.removesuffix(".weight")].sharding != "data_parallel":
             _apply_optimizer_in_backward(
@@ -45,7 +45,8 @@ def attach_sparse_optimizer(tables: EmbeddingBagCollection, config: Config, devi
             )
 
 
-def _fused_arguments(sparse: SparseOptimizer, device: torch.device) -> dict[str, Any]:
+def _fused_arguments(training: TrainingConfig, device: torch.device) -> dict[str, Any]:
+    sparse = training.sparse_optimizer
     for key, why, remedy in missing(sparse, device.type):
         raise UserError(f"training.sparse_optimizer.{key}={getattr(sparse, key)}: {why}\nTo go on, {remedy}.")
     arguments: dict[str, Any] = {"lr": sparse.learning_rate}
@@ -54,6 +55,8 @@ def _fused_arguments(sparse: SparseOptimizer, device: torch.device) -> dict[str,
     if sparse.weight_decay:
         arguments["weight_decay"] = sparse.weight_decay
         arguments["weight_decay_mode"] = WeightDecayMode.L2  # the kernels' own default ignores weight_decay
+    if training.deterministic:
+        arguments["stochastic_rounding"] = False  # of fp16 tables, on GPUs; no checkpoint has its random numbers
     return arguments
 
 

@@ -1,5 +1,6 @@
 """Builds the ranker of a config and puts it on this worker: tables sharded, the top replicated, optimizers attached."""
 
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from cluster.worker import Worker
-from configs.schema import Config
+from configs.schema import Config, TrainingConfig
 from embeddings.optimizer import RankerOptimizer, attach_sparse_optimizer, combined_optimizer
 from embeddings.planning.plan import Pins, Plan
 from embeddings.planning.planner import plan_tables
@@ -42,6 +43,7 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     Raises:
         UserError: the tables do not fit, or an optimizer does not exist on this device.
     """
+    _set_arithmetic(config.training, device)
     tables = build_tables(config, torch.device("meta"))
     if tables is not None:
         attach_sparse_optimizer(tables, config, device)
@@ -62,6 +64,17 @@ def build(config: Config, device: torch.device, local_world_size: int, pins: Pin
     optimizer = combined_optimizer(model, config.training)
     optimizer.initialize_state()
     return Built(model, top, objective, optimizer, plan)
+
+
+def _set_arithmetic(training: TrainingConfig, device: torch.device) -> None:
+    """What is a setting of the process: how a GPU rounds inputs of matrix products, and in which order it adds."""
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = training.precision == "tf32"
+    if training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
+        # Metrics count with kernels that have no fixed order; they are not fed back, so a warning is enough.
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _train_in_bf16(top: nn.Module, device: torch.device) -> None:

@@ -14,6 +14,7 @@ from cluster.worker import Worker
 from configs.errors import RunFailed, UserError
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
+from embeddings.kernels import set_steps_done, write_back
 from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
 from trainer.checkpoint.state import config_fingerprint, may_be_undefined, training_state
@@ -65,6 +66,7 @@ class Session:
 
     def save(self, at: Position) -> float:
         """Saves, in the background if the config says so; returns for how many seconds training stood still."""
+        write_back(self.built.model)
         state = training_state(self.built.model, self.built.optimizer) | self.skipped.state
         return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
 
@@ -85,6 +87,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
     checkpointer.load(training_state(built.model, built.optimizer))
     newest = checkpointer.newest
+    set_steps_done(built.model, newest.step if newest else 0)
     skipped = SkippedRowGroups(run, newest.extra if newest else {})
     features = FeatureTransforms(features_of(run, config), config.tables)
     reader = open_reader(config, run, config.data.train, features, worker, shuffle=True, skipped=skipped.entries)

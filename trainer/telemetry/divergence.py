@@ -57,5 +57,5 @@ def _more(training: TrainingConfig) -> str:
     """What could help and is not in use."""
     ways = ["training.warmup_steps"] if not training.warmup_steps else []
     ways += ["training.clip_gradient_norm"] if training.clip_gradient_norm is None else []
-    ways += ["training.precision=fp32"] if training.precision == "bf16" else []
+    ways += ["training.precision=fp32"] if training.precision != "fp32" else []
     return ", ".join(ways) or "or other settings"
