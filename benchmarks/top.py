@@ -6,8 +6,10 @@ A step is forward, backward (to the input too: tables need that gradient) and op
 `nn.Sequential` experts, gates and towers in FP32 with torch.optim.Adam as it comes; the batched top uses the fused
 Adam that the trainer uses. The share of peak is the step's matrix products (2 FLOPs a multiply-add, forward and both
 backward products) per second, over the fastest large product that this machine runs in the same precision on as many
-threads, by any kernel that torch has. All variants and these products take short turns in the same process, each one's
-fastest turn counts, and on one thread the time is the thread's own, so that a busy machine disturbs the ratios little.
+threads, by any kernel that torch has. On a GPU there is TF32 too, and `_graphed` is a step whose kernels were recorded
+once in a CUDA graph: launched together, they do not wait for the host. All variants and these products take short turns
+in the same process, each one's fastest turn counts, and on one thread the time is the thread's own, so that a busy
+machine disturbs the ratios little.
 What takes a second and five times as long as the loop in its first step is skipped, there and at the sizes after it:
 on a processor without BF16, torch emulates it, and one step of the middle size takes most of a minute.
 
@@ -53,9 +55,12 @@ SIZES = {
     "middle": Size(4096, 512, 4, ModelConfig(num_experts=8, expert_layers=WIDE, tower_layers=(64,))),
     "large": Size(4096, 1024, 8, ModelConfig(num_experts=16, expert_layers=WIDE, tower_layers=(64,))),
 }
+PRODUCTS = {"cpu": ((2048, 1024, 2048), (4096, 512, 4096)), "cuda": ((4096, 4096, 4096), (8192, 8192, 8192))}
+"""Rows, inner and columns of large matrix products."""
 TURN_SECONDS = 0.02
 HOPELESS_SECONDS, HOPELESS_RATIO = 1.0, 5  # of a first step: both at once, and it is skipped
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GPU_PRECISIONS = PRECISIONS | {"tf32": torch.float32}
 
 
 class LoopMMoE(nn.Module):
@@ -116,6 +121,7 @@ def step_of(model: nn.Module, size: Size, precision: str, device: str, *, fused:
     optimizer = trainers_adam(model, device) if fused else torch.optim.Adam(model.parameters(), lr=1e-3)
     is_bf16 = precision == "bf16"
 
+    @in_precision(precision)
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         x.grad = None
@@ -127,23 +133,56 @@ def step_of(model: nn.Module, size: Size, precision: str, device: str, *, fused:
     return step
 
 
+def in_precision(precision: str) -> Callable[[Step], Step]:
+    """Lets the GPU round the inputs of matrix products in a step, if it is TF32; a CPU does not look."""
+
+    def wrap(step: Step) -> Step:
+        def run() -> None:
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+            step()
+
+        return run
+
+    return wrap
+
+
+def graphed(step: Step) -> Step:
+    """The step as a CUDA graph, which replays its kernels on the same memory."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def trainers_adam(model: nn.Module, device: str) -> torch.optim.Optimizer:
     """What embeddings/optimizer.py takes on this device."""
     if device == "cpu":
         return CpuAdam(model.parameters(), lr=1e-3)
-    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=True)
 
 
 def variants(size: Size, device: str, *, compiled: bool) -> dict[str, Step]:
     """The loop, and the batched top in each precision."""
     steps = {"loop": step_of(LoopMMoE(size), size, "fp32", device, fused=False)}
-    for precision in PRECISIONS:
+    for precision in precisions(device):
         steps[precision] = step_of(BatchedMMoE(size), size, precision, device, fused=True)
+        if device == "cuda":
+            steps[f"{precision}_graphed"] = graphed(step_of(BatchedMMoE(size), size, precision, device, fused=True))
         if compiled:
             model = BatchedMMoE(size)
             model.compile(dynamic=False, mode="reduce-overhead" if device == "cuda" else None)
             steps[f"{precision}_compiled"] = step_of(model, size, precision, device, fused=True)
     return steps
+
+
+def precisions(device: str) -> dict[str, torch.dtype]:
+    return GPU_PRECISIONS if device == "cuda" else PRECISIONS
 
 
 def fastest(steps: Mapping[str, Step], seconds: float, device: str) -> dict[str, float]:
@@ -184,8 +223,8 @@ def peak_products(device: str) -> tuple[dict[str, Step], dict[str, int]]:
     """(products, FLOPs) by name, which begins with the precision: large ones, by the kernels that torch has."""
     products: dict[str, Step] = {}
     flops = {}
-    for precision, dtype in PRECISIONS.items():
-        for rows, inner, columns in ((2048, 1024, 2048), (4096, 512, 4096)):
+    for precision, dtype in precisions(device).items():
+        for rows, inner, columns in PRODUCTS[device]:
             a, b = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((rows, inner), (columns, inner)))
             kernels: dict[str, Step] = {
                 "mm": lambda a=a, b=b: (torch.mm(a, b.t()), None)[1],
@@ -193,7 +232,7 @@ def peak_products(device: str) -> tuple[dict[str, Step], dict[str, int]]:
             }
             for kernel, call in kernels.items():
                 name = f"{precision} {kernel} {rows} {inner} {columns}"
-                products[name], flops[name] = call, 2 * rows * inner * columns
+                products[name], flops[name] = in_precision(precision)(call), 2 * rows * inner * columns
     return products, flops
 
 
@@ -224,7 +263,7 @@ def measure(arguments: argparse.Namespace, threads: int, suffix: str) -> dict[st
     say(f"\n{where}")
     products, work = peak_products(device)
     slow = set(hopeless(products, device))
-    peaks = dict.fromkeys(PRECISIONS, 0.0)
+    peaks = dict.fromkeys(precisions(device), 0.0)
     say(f"{'size':<11}{'variant':<16}{'ms/step':>10}{'rows/s':>13}{'GFLOP/s':>10}{'of peak':>9}{'speed-up':>10}")
     for name in arguments.sizes:
         size = SIZES[name]
@@ -234,11 +273,11 @@ def measure(arguments: argparse.Namespace, threads: int, suffix: str) -> dict[st
         slow |= hopeless(steps, device).keys()
         measured = {key: step for key, step in (steps | products).items() if key not in slow}
         times = fastest(measured, arguments.seconds * len(steps), device)
-        for precision in PRECISIONS:
+        for precision in peaks:
             rates = [work[key] / times[key] for key in products if key in times and key.startswith(precision)]
             peaks[precision] = max(peaks[precision], *rates, 0.0)
         for variant in (key for key in steps if key in times):
-            peak = peaks["bf16" if variant.startswith("bf16") else "fp32"]
+            peak = peaks[variant.split("_")[0] if variant != "loop" else "fp32"]
             result |= report(name, variant, suffix, times, peak)
     say(f"peak {', '.join(f'{name} {peak / 1e9:,.0f} GFLOP/s' for name, peak in peaks.items() if peak)}")
     return result
