@@ -6,6 +6,7 @@ tables, pools them, lays the features out as the top was trained on them and app
 Shapes: B rows, F features of a group, N IDs of a group, D width, T tasks.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,10 +137,9 @@ def export_program(program: Program, weights: list[Tensor], inputs: list[Tensor]
 
 def save_exported(exported: ExportedProgram, path: Path) -> None:
     """Writes the graph as JSON: of `torch.export.save`, which would add pickled tensors, the graph alone."""
-    artifact = serialize(
-        exported, serialize_state_dict=False, serialize_constants=False, serialize_example_inputs=False
-    )
-    path.write_bytes(artifact.exported_program)
+    graph = copy.copy(exported)
+    graph.example_inputs = None  # the weights: they would be serialized, and all of it thrown away here
+    path.write_bytes(serialize(graph).exported_program)
 
 
 def compile_program(exported: ExportedProgram, path: Path) -> str | None:
