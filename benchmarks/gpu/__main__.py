@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu [PART ...] [--device cuda|cpu] [--tiny] [--json]
 
-Each part runs in a process of its own, forked from one that has imported everything, and prints as soon as it has
-something to say: what fails or hangs costs the others nothing, and a cut loses nothing. `--json` ends with one object
+Each part runs in a process of its own and prints as soon as it has something to say: what fails or hangs costs the
+others nothing, and a cut loses nothing. `--json` ends with one object
 of all figures; the exit code is 1 if a part failed. `--device cpu --tiny` runs the same code in about two minutes on a
 machine without a GPU: it shows that the parts work, its figures mean nothing.
 
@@ -64,7 +64,7 @@ def heading(device: str) -> str:
 
 
 def _card() -> str:
-    """Asked of the driver, so that this process, from which others are forked, has no CUDA context."""
+    """Asked of the driver: this process has no need to open the card."""
     asked = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()

@@ -11,7 +11,9 @@ import signal
 import sys
 import tempfile
 import time
-from multiprocessing.context import ForkProcess
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import torch
@@ -25,33 +27,34 @@ from trainer.prepare import prepare_run
 from trainer.run.folder import Folder
 from trainer.train import train
 
-_FORK = multiprocessing.get_context("fork")  # of this process, which has neither a CUDA context nor a thread pool
+_SPAWN = multiprocessing.get_context("spawn")  # an open GPU does not survive a fork
 
 
 def run(device: str, tiny: bool) -> dict[str, float]:
     """For each optimizer, 1 where the runs ended alike, and the step after which the first was killed."""
-    torch.set_num_threads(1)
+    kinds = ("rowwise_adagrad",) if tiny else ("rowwise_adagrad", "adam") if device == "cuda" else ("adagrad", "sgd")
     figures = {}
-    with tempfile.TemporaryDirectory(prefix="multigate_") as folder:
-        for kind in ("rowwise_adagrad", "adam") if device == "cuda" else ("rowwise_adagrad", "adagrad"):
-            killed_after, differing = _compare(Path(folder), kind, device, 80 if tiny else 600)
+    with tempfile.TemporaryDirectory(prefix="multigate_") as folder, ThreadPoolExecutor() as pool:
+        compare = partial(_compare, Path(folder), device, 80 if tiny else 600)
+        for kind, (killed_after, differing) in zip(kinds, pool.map(compare, kinds), strict=True):
             print(f"{kind}: killed after step {killed_after} or later, {len(differing)} tensors differ", flush=True)
             assert not differing, differing
             figures |= {f"{kind}_identical": 1.0, f"{kind}_killed_after": float(killed_after)}
     return figures
 
 
-def _compare(folder: Path, kind: str, device: str, steps: int) -> tuple[int, list[str]]:
+def _compare(folder: Path, device: str, steps: int, kind: str) -> tuple[int, list[str]]:
     """(the last step that was saved before the kill, names in the last checkpoint that differ)."""
     calm = _config(folder, f"calm_{kind}", kind, steps)
     killed = _config(folder, f"killed_{kind}", kind, steps)
-    _finish(_start(calm, device))
+    undisturbed = _start(calm, device)
     process = _start(killed, device)
     saved = _wait_for_checkpoint(Path(killed.training.run_dir), process)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     assert process.exitcode == -signal.SIGKILL, f"it ended by itself with {process.exitcode} before it could be killed"
     _finish(_start(killed, device, resume=True))
+    _finish(undisturbed)
     expected, found = _last_state(calm), _last_state(killed)
     assert expected.keys() == found.keys()
     return saved, sorted(name for name in expected if not torch.equal(expected[name], found[name]))
@@ -62,7 +65,7 @@ def _config(folder: Path, name: str, kind: str, steps: int) -> Config:
     return preset(
         "quickstart",
         *rows,
-        f"data.root={folder / 'data'}",
+        f"data.root={folder / f'{name}_data'}",
         "data.global_batch_size=512",
         "tables.author.data_type=fp16",
         "model.dropout=0.1",
@@ -77,8 +80,8 @@ def _config(folder: Path, name: str, kind: str, steps: int) -> Config:
     )
 
 
-def _start(config: Config, device: str, *, resume: bool = False) -> ForkProcess:
-    process = _FORK.Process(target=_train, args=(config, device, resume))
+def _start(config: Config, device: str, *, resume: bool = False) -> SpawnProcess:
+    process = _SPAWN.Process(target=_train, args=(config, device, resume))
     process.start()
     return process
 
@@ -91,12 +94,12 @@ def _train(config: Config, device: str, resume: bool) -> None:
     os._exit(0)  # some threads of fbgemm and NCCL abort a normal exit
 
 
-def _finish(process: ForkProcess) -> None:
+def _finish(process: SpawnProcess) -> None:
     process.join()
     assert process.exitcode == 0, f"the training ended with {process.exitcode}"
 
 
-def _wait_for_checkpoint(run_dir: Path, process: ForkProcess) -> int:
+def _wait_for_checkpoint(run_dir: Path, process: SpawnProcess) -> int:
     """The step of the first checkpoint, as soon as it is whole."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
