@@ -49,12 +49,12 @@ def _compare(folder: Path, device: str, steps: int, kind: str) -> tuple[int, lis
     killed = _config(folder, f"killed_{kind}", kind, steps)
     undisturbed = _start(calm, device)
     process = _start(killed, device)
-    saved = _wait_for_checkpoint(Path(killed.training.run_dir), process)
+    saved = _wait_for_checkpoint(killed, process)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     assert process.exitcode == -signal.SIGKILL, f"it ended by itself with {process.exitcode} before it could be killed"
-    _finish(_start(killed, device, resume=True))
-    _finish(undisturbed)
+    _finish(_start(killed, device, resume=True), killed)
+    _finish(undisturbed, calm)
     expected, found = _last_state(calm), _last_state(killed)
     assert expected.keys() == found.keys()
     return saved, sorted(name for name in expected if not torch.equal(expected[name], found[name]))
@@ -94,18 +94,23 @@ def _train(config: Config, device: str, resume: bool) -> None:
     os._exit(0)  # some threads of fbgemm and NCCL abort a normal exit
 
 
-def _finish(process: SpawnProcess) -> None:
+def _finish(process: SpawnProcess, config: Config) -> None:
     process.join()
-    assert process.exitcode == 0, f"the training ended with {process.exitcode}"
+    assert process.exitcode == 0, _why_it_ended(process, config)
 
 
-def _wait_for_checkpoint(run_dir: Path, process: SpawnProcess) -> int:
+def _why_it_ended(process: SpawnProcess, config: Config) -> str:
+    logs = [file.read_text()[-3000:] for file in Path(config.training.run_dir).glob("logs/latest/rank_0.log")]
+    return "\n".join([f"{config.training.run_dir} ended with {process.exitcode}", *logs])
+
+
+def _wait_for_checkpoint(config: Config, process: SpawnProcess) -> int:
     """The step of the first checkpoint, as soon as it is whole."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for complete in run_dir.glob("checkpoints/step_*/complete.json"):
+        for complete in Path(config.training.run_dir).glob("checkpoints/step_*/complete.json"):
             return int(complete.parent.name.removeprefix("step_"))
-        assert process.is_alive(), f"the training ended with {process.exitcode} before its first checkpoint"
+        assert process.is_alive(), f"before its first checkpoint, {_why_it_ended(process, config)}"
         time.sleep(0.005)
     raise AssertionError("no checkpoint within a minute")
 

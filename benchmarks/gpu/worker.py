@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def open_group(device: str) -> torch.device:
     """A process group of this process alone, for tensors of the device and of the CPU; returns the device."""
+    warnings.filterwarnings("ignore", module=r"torchrec|torch\.autograd")  # of what is deprecated, and of B200s
     if device == "cuda":
         torch.cuda.set_device(0)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
