@@ -16,6 +16,21 @@ from trainer.build import Built
 from trainer.ranker import Ranker
 
 Clock = Callable[[], float]
+PARTS = (
+    "input",
+    "distribution",
+    "tables forward",
+    "join",
+    "top forward",
+    "loss",
+    "top backward",
+    "tables backward",
+    "all-reduce",
+    "dense optimizer",
+    "rest",
+    "other threads",
+)
+"""In the order in which a step comes to them."""
 
 
 class Laps:
@@ -67,6 +82,8 @@ def watch_step(laps: Laps, built: Built, pipeline: Any) -> None:
     watch_top(laps, built.top, "join")
     built.objective.register_forward_hook(lambda *inputs: _watch_loss(laps, *inputs))
     _watch_call(laps, built.optimizer, "step", "", "dense optimizer")
+    if hasattr(built.optimizer, "_gradients"):
+        _watch_call(laps, built.optimizer._gradients, "average", "dense optimizer", "all-reduce")
 
 
 def watch_top(laps: Laps, top: nn.Module, before_it: str) -> None:

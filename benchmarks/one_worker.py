@@ -58,13 +58,18 @@ def start(arguments: argparse.Namespace, module: str) -> OneWorker:
         os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], os.environ | ALLOCATION)
     config = with_absolute_paths(load_config(arguments.config, arguments.overrides))
     generate_missing(config, lambda line: print(line, file=sys.stderr))
+    return join_group(config, tempfile.mktemp(prefix="store-"), 0, 1)
+
+
+def join_group(config: Config, store: str, rank: int, world_size: int) -> OneWorker:
+    """One of `world_size` workers that meet at the file `store`, with paths made absolute and data in place."""
     torch.set_num_threads(config.launch.cpus_per_worker)
-    store = tempfile.mktemp(prefix="store-")
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     features = FeatureTransforms(config.features, config.tables)
     manifest = build_manifest(config.data.root, config.data.train)
-    reader = Reader(manifest, config.data, features, config.tasks, config.training.seed, 0, 1)
-    return OneWorker(config, device_of(Worker(0, 1, 0, 1, "localhost", "cpu", print)), reader)
+    reader = Reader(manifest, config.data, features, config.tasks, config.training.seed, rank, world_size)
+    worker = Worker(rank, world_size, rank, world_size, "localhost", "cpu", print)
+    return OneWorker(config, device_of(worker), reader)
 
 
 def keep_batches(reader: Reader, count: int) -> list[Batch]:

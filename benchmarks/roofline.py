@@ -2,6 +2,7 @@
 
     python -m benchmarks.roofline CONFIG [key=value ...] [--steps 8] [--rounds 5] [--json]
     python -m benchmarks.roofline top:SIZE [--steps 8] [--rounds 5] [--json]
+    python -m benchmarks.roofline CONFIG --workers 2
 
 The limit is the time that the step's floating-point operations take at the peak of this machine's matrix products, plus
 the time that the bytes which must move take at the rate of a large copy; both speeds are measured in the same run,
@@ -18,12 +19,17 @@ without them, and has all the process's CPU time; what other threads spend of it
     join                they and the dense features become the top's input, and its gradient theirs
     top forward, loss (both directions, predictions), top backward
     tables backward     with their fused optimizer
+    all-reduce          what is waited for gradients of other ranks
     dense optimizer
     rest                what the pipeline does around all that
     other threads
 
+`--workers` N compares the step of one worker with that of N which share its batch (benchmarks/second_worker.py).
+
 `--json` ends with one object: `share_of_limit` is the limit over the step; `step_ms`, `limit_ms`, `peak_gflops`,
-`copy_gb_per_second`, and `parts`: a row for each with `ms`, `limit_ms`, `share`, `gflop` and `mb`.
+`copy_gb_per_second`, and `parts`: a row for each with `ms`, `limit_ms`, `share`, `gflop` and `mb`. With
+`--workers`: `speedup`, the one's step over theirs by the clock; `ddp_speedup`, the same with DistributedDataParallel's
+buckets; and `parts` with `share_ms`, what N workers that cost nothing would take, `ms`, `cpu_ms` and `cost_ms`.
 """
 
 import argparse
@@ -34,7 +40,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.laps import Laps, watch_step, watch_top
+from benchmarks import second_worker
+from benchmarks.laps import PARTS, Laps, watch_step, watch_top
 from benchmarks.machine import Machine
 from benchmarks.one_worker import TrainersStep, finish, keep_batches, parser, start
 from benchmarks.step_costs import Cost, dense_optimizer_cost, loss_cost, step_costs, top_cost
@@ -42,19 +49,6 @@ from benchmarks.top import SIZES, BatchedMMoE, keep_freed_memory, step_of
 from trainer.build import build
 
 KEPT, WARM_UP = 16, 5  # batches, steps
-PARTS = (
-    "input",
-    "distribution",
-    "tables forward",
-    "join",
-    "top forward",
-    "loss",
-    "top backward",
-    "tables backward",
-    "dense optimizer",
-    "rest",
-    "other threads",
-)
 
 
 class Measured(NamedTuple):
@@ -66,7 +60,11 @@ class Measured(NamedTuple):
 
 def main() -> None:
     options = parser(__doc__, steps=8, rounds=5)
+    options.add_argument("--workers", type=int, default=1, help="what more than one cost")
     arguments = options.parse_args()
+    if arguments.workers > 1:
+        values = second_worker.measure(arguments)
+        finish(values, arguments.json, second_worker.table(values))
     if not arguments.config.startswith("top:"):
         measured, machine, costs = the_step(arguments)
     elif arguments.config.removeprefix("top:") in SIZES:
