@@ -62,7 +62,7 @@ class FeatureTransforms:
         self.id_columns = tuple(dict.fromkeys(f.column or name for name, f in self._sparse.items()))
         self.dropping_names = tuple(name for name, f in self._sparse.items() if f.out_of_range == "drop")
         layout = layout_of(features, tables)
-        self.dense_width, self._dense_spans = layout.dense_width, layout.dense_spans
+        self.dense_width, self.dense_spans = layout.dense_width, layout.dense_spans
         columns = [f.column or name for name, f in features.items()]
         columns += [f.weights for f in self._sparse.values() if f.weights is not None]
         self.columns = tuple(dict.fromkeys(columns))
@@ -134,7 +134,7 @@ class FeatureTransforms:
     def _matrix(self, table: pa.Table, origin: Origin) -> npt.NDArray[np.float32]:
         dense = np.empty((table.num_rows, self.dense_width), np.float32)
         for name, feature in self._dense.items():
-            (start, end), column = self._dense_spans[name], feature.column or name
+            (start, end), column = self.dense_spans[name], feature.column or name
             numbers = dense_numbers(table[column], feature, column, origin)
             # whatever is not finite is refused below, with its place
             with np.errstate(over="ignore", invalid="ignore"):
@@ -145,7 +145,7 @@ class FeatureTransforms:
 
     def _refuse_not_finite(self, dense: npt.NDArray[np.float32], table: pa.Table, origin: Origin) -> None:
         row, place = np.argwhere(~np.isfinite(dense))[0]
-        name = next(name for name, (start, end) in self._dense_spans.items() if start <= place < end)
+        name = next(name for name, (start, end) in self.dense_spans.items() if start <= place < end)
         column = self._dense[name].column or name
         raise UserError(
             f"{origin.cell(row, column)} is {table[column][int(row)]}, which is no finite 32-bit number\n"

@@ -1,4 +1,4 @@
-"""`serve`: answers HTTP requests with a bundle. How, says `trainer.serving.server`."""
+"""`serve`: answers requests with bundles. How, says `trainer.serving.server`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +10,24 @@ from configs.serve_config import ServeConfig
 from trainer.commands.options import SkipChecksums
 from trainer.commands.screen import say
 
+Bundles = Annotated[
+    list[str], typer.Argument(metavar="BUNDLE...", help="Folders that `export` wrote; NAME=FOLDER names one's model.")
+]
+
 
 def serve(
-    bundle: Path,
+    bundles: Bundles,
     config: Annotated[Path | None, typer.Option(help="YAML file of a run, whose section `serve` is used.")] = None,
     host: Annotated[str | None, typer.Option(help="Interface to listen on; 127.0.0.1 if nothing says else.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 8080, as above.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of HTTP; 8080, as above.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC; 8081, as above.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name for clients; the run's folder, as above.")] = None,
     skip_checksums: SkipChecksums = False,
 ) -> None:
-    """Answer HTTP requests with a BUNDLE: POST /predict, GET /health, GET /signature."""
+    """Answer requests with BUNDLEs: Open Inference Protocol over HTTP and gRPC, JSON rows, a page to try it."""
     settings = load_config(config).serve if config else ServeConfig()
-    given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    from trainer.serving.server import serve as serve_bundle
+    options = {"host": host, "http_port": http_port, "grpc_port": grpc_port, "name": name}
+    given = {key: value for key, value in options.items() if value is not None}
+    from trainer.serving.server.serve import serve as serve_bundles
 
-    serve_bundle(str(bundle), settings.model_copy(update=given), say, verify=not skip_checksums)
+    serve_bundles(bundles, settings.model_copy(update=given), say, verify=not skip_checksums)

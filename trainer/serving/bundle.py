@@ -57,10 +57,11 @@ class Bundle:
         if verify:
             check_checksums(self.folder, self.signature)
         self.tasks = self.signature.tasks
-        self.transforms = FeatureTransforms(_with_own_files(self.signature, self.folder), self.signature.tables)
+        self.features = _with_own_files(self.signature, self.folder)
+        self.transforms = FeatureTransforms(self.features, self.signature.tables)
         schema = self.signature.arrow_schema
         self.schema = schema_from_text(schema) if schema else None
-        self._as_trained = AsTrained(self.signature.features, self.schema)
+        self.as_trained = AsTrained(self.signature.features, self.schema)
         try:
             self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
             self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
@@ -70,7 +71,7 @@ class Bundle:
     @property
     def id_columns(self) -> frozenset[str]:
         """The raw columns that hold IDs."""
-        return self._as_trained.id_columns
+        return self.as_trained.id_columns
 
     def predict(self, table: pa.Table, where: str = "rows", first_row: int = 0) -> npt.NDArray[np.float32]:
         """Predictions [R, T] of raw rows.
@@ -99,10 +100,12 @@ class Bundle:
                 raise UserError(f"{where}: there are {names.count(column)} columns {column!r}\nKeep one of them.")
         return table.select(self.transforms.columns) if set(self.transforms.columns) <= set(names) else table
 
-    def columns(self, table: pa.Table, where: str, first_row: int = 0) -> Columns:
-        """Raw rows transformed, as `predict` does it."""
+    def columns(
+        self, table: pa.Table, where: str, first_row: int = 0, transforms: FeatureTransforms | None = None
+    ) -> Columns:
+        """Raw rows transformed, as `predict` does it. transforms: those of some of the features alone."""
         try:
-            return self.transforms(self._as_trained(table, where, first_row), where, first_row)
+            return (transforms or self.transforms)(self.as_trained(table, where, first_row), where, first_row)
         except pa.ArrowMemoryError:
             raise
         except pa.ArrowException as error:
@@ -112,7 +115,10 @@ class Bundle:
             ) from error
 
     def _predict(self, table: pa.Table, where: str, first_row: int) -> npt.NDArray[np.float32]:
-        predictions = self.score(self.columns(table, where, first_row))
+        return self.finite(self.score(self.columns(table, where, first_row)), where, first_row)
+
+    def finite(self, predictions: npt.NDArray[np.float32], where: str, first_row: int) -> npt.NDArray[np.float32]:
+        """`predictions`. UserError: one of them is no finite number."""
         if not np.isfinite(predictions).all():
             row, task = np.argwhere(~np.isfinite(predictions))[0]
             raise UserError(

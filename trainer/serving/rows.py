@@ -28,6 +28,11 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], ids: Col
     return pa.table([_Values(name, _of_column(rows, name), name in ids).array() for name in columns], list(columns))
 
 
+def array_of(name: str, values: list[Any], is_id: bool = False) -> pa.Array:
+    """The single values of one column, such as a JSON tensor has, as `table_of` makes them."""
+    return _Values(name, values, is_id).array()
+
+
 def _of_column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     try:
         return [row[name] for row in rows]

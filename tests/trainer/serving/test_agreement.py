@@ -17,8 +17,8 @@ from torch._inductor import config as inductor
 from configs.errors import UserError
 from embeddings.features.arrow import id_kind
 from tests.trainer.export.exported_runs import make_run
+from tests.trainer.serving.server.running import scored, version_of
 from trainer.export.write import export
-from trainer.serving.batcher import score
 from trainer.serving.bundle import Bundle
 from trainer.serving.columns import element_type
 
@@ -116,7 +116,7 @@ def of_file(bundle, kinds, row):
 def of_request(bundle, kinds, row):
     """What a request with this row gives, its values as JSON writes them."""
     body = json.dumps({name: plain(pa.scalar(value, kinds[name]).as_py()) for name, value in row.items()})
-    (result,) = score(bundle, [[json.loads(body)]])
+    (result,) = scored(version_of(bundle), [[json.loads(body)]])
     if isinstance(result, Exception):
         raise result
     return result
@@ -178,19 +178,19 @@ def test_the_plain_row_is_scored(bundle):
     [("price", 30_000_000, 30_000_000.0), ("user", 7, 7.0), ("ratio", 2**53 + 2, 2.0**53 + 2), ("cost", 5, 5.0)],
 )
 def test_a_whole_number_may_have_a_point(bundle, column, one, other):
-    first, second = score(bundle, [[plain_row() | {column: value}] for value in (one, other)])
+    first, second = scored(version_of(bundle), [[plain_row() | {column: value}] for value in (one, other)])
     np.testing.assert_array_equal(first, second)
 
 
 def test_fractions_count_where_training_had_integers(bundle):
-    first, second = score(bundle, [[plain_row() | {"views": value}] for value in (3, 3.99)])
+    first, second = scored(version_of(bundle), [[plain_row() | {"views": value}] for value in (3, 3.99)])
     assert not np.allclose(first, second, atol=1e-7)
 
 
 @pytest.mark.parametrize("value", [7.5, -7.9, float("nan")])
 def test_fractions_are_no_ids(bundle, value):
-    (result,) = score(bundle, [[plain_row() | {"user": value}]])
-    assert "row 0: column 'user' holds" in str(result)
+    with pytest.raises(UserError, match="row 0: column 'user' holds"):
+        scored(version_of(bundle), [[plain_row() | {"user": value}]])
 
 
 def plain_row():

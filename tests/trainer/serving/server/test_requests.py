@@ -1,31 +1,30 @@
-"""A real server on a real port."""
+"""JSON rows over HTTP, from a real server on a real port, and what its batcher does with them."""
 
 import asyncio
+import dataclasses
+import gzip
 import http.client
 import json
-import os
-import signal
 import socket
-import threading
-import time
 import urllib.error
 import urllib.request
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pytest
-import uvicorn
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
 from configs.serve_config import ServeConfig
 from tests.trainer.export.exported_runs import make_run, rows
+from tests.trainer.serving.server.running import running, scored, version_of
 from trainer.export.write import export
-from trainer.serving.batcher import Batcher, OverloadedError, score
 from trainer.serving.bundle import Bundle
-from trainer.serving.server import create_app, serve
-
-SETTINGS = ServeConfig(max_body_mib=1, body_timeout_s=1.0)
+from trainer.serving.server.batcher import Batcher
+from trainer.serving.server.board import Totals
+from trainer.serving.server.predict import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,8 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(bundle):
-    server = uvicorn.Server(uvicorn.Config(create_app(bundle, SETTINGS), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
+    with running(("ranker", str(bundle.folder)), max_body_mib=1, body_timeout_s=1.0, grpc_port=None) as server:
+        yield server.url
 
 
 def call(url, path, body=None):
@@ -61,7 +50,7 @@ def call(url, path, body=None):
 
 
 def json_rows(count):
-    return rows(count).to_pylist()
+    return rows(count).drop_columns(["row", "click"]).to_pylist()
 
 
 def test_predictions_are_the_bundles(url, bundle):
@@ -80,13 +69,12 @@ def test_many_clients_get_their_own_rows(url, bundle):
 
 
 def test_health_and_signature(url, bundle):
-    assert call(url, "/health") == (200, {"status": "ok", "tasks": ["click", "watch"], "step": 7, "compiled": False})
+    assert call(url, "/health") == (
+        200,
+        {"status": "ok", "model": "ranker", "tasks": ["click", "watch"], "step": 7, "compiled": False},
+    )
     status, signature = call(url, "/signature")
     assert (status, signature["columns"]["price"]) == (200, "double")
-
-
-def test_no_rows(url):
-    assert call(url, "/predict", {"rows": []}) == (200, {"predictions": []})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +85,11 @@ def test_no_rows(url):
         (b'{"rows": [{"age": 1, "price": 2.0, "age": 3}]}', "an object has the key 'age' twice"),
         ([], "the body has no list of rows"),
         ({"rows": [1]}, "the body has no list of rows"),
+        ({"rows": []}, "the request has no rows"),
         ({"rows": [{}]}, "row 0 has no 'liked'"),
+        ({"rows": [{**json_rows(1)[0], "prise": 1.0}]}, "row 0 has 'prise', which is not a column of this model"),
+        ({"rows": [{"price": 1.0}], "shared": {"pric": 1.0}}, "Did you mean 'price'?"),
+        ({"rows": [{"price": 1.0}], "shared": {"price": 1.0}}, "row 0 has 'price', which is shared as well"),
         ({"rows": [{**json_rows(1)[0], "user": 5}]}, "column 'user' has integers, in training it had text"),
         ({"rows": [{**json_rows(1)[0], "liked": ["a"]}]}, "column 'liked' has text"),
         (
@@ -117,9 +109,26 @@ def test_mistakes_are_explained(url, body, text):
     assert text in answer["error"]
 
 
-def test_compressed_bodies_are_refused_by_name(url):
-    request = urllib.request.Request(url + "/predict", b"\x1f\x8b", {"Content-Encoding": "gzip"})
-    with pytest.raises(urllib.error.HTTPError, match="415"):
+@pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compressed_bodies(url, bundle, name, pack):
+    body = pack(json.dumps({"rows": json_rows(1)}).encode())
+    request = urllib.request.Request(url + "/predict", body, {"Content-Encoding": name})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert json.load(response)["predictions"][0]["click"] == pytest.approx(bundle.predict(rows(1))[0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("br", b"x", 415),
+        ("gzip", b"\x1f\x8b", 400),
+        ("gzip", gzip.compress(bytes(5 << 20)), 413),
+        ("gzip", gzip.compress(b"{}")[:-9], 400),
+    ],
+)
+def test_compressed_bodies_that_are_refused(url, encoding, body, status):
+    request = urllib.request.Request(url + "/predict", body, {"Content-Encoding": encoding})
+    with pytest.raises(urllib.error.HTTPError, match=str(status)):
         urllib.request.urlopen(request, timeout=30)
 
 
@@ -128,39 +137,55 @@ def test_unknown_path(url):
         urllib.request.urlopen(url + "/nothing", timeout=30)
 
 
+def test_what_rows_have_in_common_is_sent_once(url, bundle):
+    table = rows(1).take([0] * 20)
+    table = table.set_column(table.column_names.index("price"), "price", pa.array(np.arange(20.0)))
+    first = json_rows(1)[0]
+    shared = {name: value for name, value in first.items() if name != "price"}
+    body = {"shared": shared, "rows": [{"price": float(price)} for price in range(20)]}
+    status, answer = call(url, "/predict", body)
+    assert status == 200
+    np.testing.assert_allclose([row["click"] for row in answer["predictions"]], bundle.predict(table)[:, 0], atol=1e-6)
+
+
 def test_a_mistake_hits_its_own_request_only(bundle):
-    good = json_rows(3)
-    results = score(bundle, [good, [{}], good[:1]])
+    version, good, bad = version_of(bundle), json_rows(3), json_rows(1)
+    bad[0] |= {"item": [500], "item_weight": [1.0]}
+    results = scored(version, [good, bad, good[:1]])
     assert isinstance(results[1], UserError)
     np.testing.assert_allclose(results[0], bundle.predict(rows(3)), atol=1e-6)
     np.testing.assert_allclose(results[2], bundle.predict(rows(3).slice(0, 1)), atol=1e-6)
 
 
-def test_full_server_turns_requests_away(bundle):
-    async def overload():
-        batcher = Batcher(bundle, max_rows=2, max_waiting=4)
-        return await asyncio.gather(*(batcher.predict(json_rows(2)) for _ in range(4)), return_exceptions=True)
+def run_all(bundle, settings, counts, timeout_s=None):
+    """Calls of so many rows, sent at once; exceptions as results."""
+    version, batcher = version_of(bundle), Batcher(settings)
+    calls = [read_rows(version, json.dumps({"rows": json_rows(count)}).encode()) for count in counts]
 
-    results = asyncio.run(overload())
-    assert [isinstance(result, OverloadedError) for result in results] == [False, False, True, True]
+    async def send():
+        sent = (batcher.predict(version, call, timeout_s) for call in calls)
+        return await asyncio.gather(*sent, return_exceptions=True)
+
+    return asyncio.run(send()), version, batcher
+
+
+def test_full_server_turns_requests_away(bundle):
+    results, _, _ = run_all(bundle, ServeConfig(rows_per_call=2, max_waiting_rows=4), [2] * 4)
+    assert [getattr(result, "status", None) for result in results] == [None, None, 503, 503]
+    assert results[2].retry_after_s == 1
 
 
 def test_waiting_requests_share_a_call(bundle):
-    batcher = Batcher(bundle, max_rows=4, max_waiting=100)
+    results, version, batcher = run_all(bundle, ServeConfig(rows_per_call=4), [1, 2, 1, 3, 9, 1])
+    for count, result in zip([1, 2, 1, 3, 9, 1], results, strict=True):
+        np.testing.assert_allclose(result, bundle.predict(rows(count)), atol=1e-6)
+    counted = Totals(*version.counters.values[: len(dataclasses.fields(Totals))])
+    assert (counted.rows, counted.batches, batcher.rows_waiting) == (17, 2 + 3, 0)
 
-    async def take():
-        tasks = [asyncio.create_task(batcher.predict(json_rows(n))) for n in (1, 2, 1, 3, 9, 1)]
-        await asyncio.sleep(0)
-        batcher._worker.cancel()
-        taken = []
-        while batcher._waiting:
-            taken.append([len(request) for request, _ in batcher._take()])
-        for task in tasks:
-            task.cancel()
-        return taken
 
-    assert asyncio.run(take()) == [[1, 2, 1], [3], [9], [1]]
-    assert batcher._rows_waiting == 0
+def test_a_call_whose_time_is_up(bundle):
+    results, _, _ = run_all(bundle, ServeConfig(), [1, 600], timeout_s=1e-9)
+    assert [result.status for result in results] == [504, 504]
 
 
 @pytest.mark.parametrize("is_chunked", [True, False])
@@ -184,44 +209,3 @@ def test_a_client_that_stops_in_the_middle_is_answered(url):
     with socket.create_connection((host, int(port)), timeout=30) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
         assert client.recv(1000).startswith(b"HTTP/1.1 408")
-
-
-@pytest.mark.parametrize(
-    ("host", "port"), [("127.0.0.1", None), ("no-such-host.invalid", 8080), ("127.0.0.1", 99999), ("127.0.0.1", -1)]
-)
-def test_where_it_cannot_listen(bundle, host, port):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = port or taken.getsockname()[1]
-        given = ServeConfig().model_copy(update={"host": host, "port": port})  # as options are
-        with pytest.raises(UserError, match=f"cannot listen on {host}, port {port}: .*\nGive another"):
-            serve(str(bundle.folder), given, print)
-
-
-def test_it_returns_when_it_is_stopped(bundle):
-    said = []
-
-    def stop():
-        deadline = time.monotonic() + 60
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.05)
-        port = int(said[0].rpartition(":")[2])
-        while time.monotonic() < deadline:
-            try:
-                client = socket.create_connection(("127.0.0.1", port), 1)
-                break
-            except OSError:
-                time.sleep(0.05)
-        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGTERM)
-        client.settimeout(30)
-        client.recv(100)
-        client.close()
-
-    stopper = threading.Thread(target=stop, daemon=True)
-    stopper.start()
-    serve(str(bundle.folder), ServeConfig(port=0, body_timeout_s=2.0), said.append)
-    stopper.join(10)
-    assert not stopper.is_alive()

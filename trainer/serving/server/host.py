@@ -1,0 +1,105 @@
+"""What the routes of both protocols work with in one process: models, batcher, settings, and counting requests."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from configs.serve_config import ServeConfig
+from trainer.serving.server.batcher import Batcher
+from trainer.serving.server.board import Board, Totals
+from trainer.serving.server.models import Models, Version
+from trainer.serving.server.refusals import RefusedError
+from trainer.serving.server.state import request_load, request_unload
+
+_LOOK_S = 0.05  # between two looks at what is to be served
+_CHANGE_S = 120.0
+
+
+class Request:
+    """The times of one request."""
+
+    def __init__(self, host_version: Version, begin: int) -> None:
+        self._counters, self._begin = host_version.counters, begin
+        self._mark = begin
+
+    def parsed(self) -> None:
+        """Its columns are known."""
+        self._mark = self._stage("parse_ns", 1, self._begin)
+
+    def scored(self) -> None:
+        """Its predictions are known."""
+        self._mark = time.perf_counter_ns()
+
+    def answered(self) -> None:
+        """Its body is made."""
+        now = self._stage("answer_ns", 4, self._mark)
+        self._counters.add("requests")
+        self._counters.add("request_ns", now - self._begin)
+        self._counters.took(5, now - self._begin)
+        self._counters.put("last_ms", time.time_ns() // 1_000_000)
+
+    def failed(self) -> None:
+        """It was refused, or the server failed."""
+        self._counters.add("failed")
+        self._counters.add("failed_ns", time.perf_counter_ns() - self._begin)
+
+    def _stage(self, name: str, stage: int, begin: int) -> int:
+        now = time.perf_counter_ns()
+        self._counters.add(name, now - begin)
+        self._counters.took(stage, now - begin)
+        return now
+
+
+class Host:
+    """One process. is_ready: it takes requests; false while it stops."""
+
+    def __init__(self, settings: ServeConfig, board: Board, process: int, token: str | None = None) -> None:
+        self.settings, self.board, self.process, self.token = settings, board, process, token
+        self.models, self.batcher = Models(board, process), Batcher(settings)
+        self.is_ready = False
+        self.version = _version()
+
+    @contextmanager
+    def counted(self, version: Version, begin: int) -> Iterator[Request]:
+        """Counts what happens to a request that is for a model."""
+        request = Request(version, begin)
+        try:
+            yield request
+        except BaseException:
+            request.failed()
+            raise
+        request.answered()
+
+    def totals(self, name: str) -> tuple[Totals, list[list[int]], list[int]]:
+        """The counters of a model, of all processes."""
+        return self.board.totals(self.models.slot(name))
+
+    async def follow(self, verify: bool) -> None:
+        """Takes over what the board says, whenever it says something new."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self.board.generation != self.models.generation:
+                self.models.take(await asyncio.to_thread(self.models.load, verify))
+
+    async def change(self, name: str, version: str | None, is_load: bool) -> None:
+        """Loads or unloads a model in all processes. RefusedError: settings forbid it, or a process does not follow."""
+        if not self.settings.repository_control:
+            raise RefusedError(400, "models are not loaded by requests here\nSet serve.repository_control=true.")
+        if is_load:
+            generation = await asyncio.to_thread(request_load, self.board, name, version)
+        else:
+            generation = await asyncio.to_thread(request_unload, self.board, name)
+        deadline = time.monotonic() + _CHANGE_S
+        while any(0 <= applied < generation for applied in self.board.applied):
+            if time.monotonic() > deadline:
+                raise RefusedError(503, f"not every process serves it after {_CHANGE_S:g} s", 1)
+            await asyncio.sleep(_LOOK_S / 2)
+
+
+def _version() -> str:
+    try:
+        return version("multigate")
+    except PackageNotFoundError:
+        return "0"

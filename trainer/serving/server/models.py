@@ -1,0 +1,128 @@
+"""Which bundles a process serves, by name and version, and how one is replaced while requests run.
+
+The state that all processes follow is on the board: for each name the versions with their bundles, and the one that
+answers where a request names none. A process that sees a new state loads what it lacks, then serves it from one
+moment to the next; requests that were read before get the bundle that they were read for.
+"""
+
+from dataclasses import dataclass, field
+
+from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.serving.bundle import Bundle
+from trainer.serving.server.board import Board, Counters
+from trainer.serving.server.refusals import RefusedError
+from trainer.serving.server.tensors import Input, inputs_of
+from trainer.serving.server.v2 import Reader
+
+
+@dataclass(eq=False)
+class Version:
+    """A loaded bundle under its name."""
+
+    name: str
+    version: str
+    bundle: Bundle
+    counters: Counters
+    digest: str | None
+    inputs: dict[str, Input] = field(init=False)
+    reader: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inputs = inputs_of(self.bundle)
+        self.reader = Reader(self.inputs, self.bundle.tasks)
+        self._halves: dict[frozenset[str], tuple[FeatureTransforms, FeatureTransforms]] = {}
+
+    def halves(self, shared: frozenset[str]) -> tuple[FeatureTransforms, FeatureTransforms]:
+        """The transforms of the features that read columns of `shared` alone, and of all others."""
+        if shared not in self._halves:
+            self._halves[shared] = split(self.bundle, shared)
+        return self._halves[shared]
+
+
+def split(bundle: Bundle, shared: frozenset[str]) -> tuple[FeatureTransforms, FeatureTransforms]:
+    """See `Version.halves`."""
+    once, each = {}, {}
+    for name, feature in bundle.features.items():
+        weights = getattr(feature, "weights", None)
+        reads = {feature.column or name} | ({weights} if weights else set())
+        (once if reads <= shared else each)[name] = feature
+    tables = bundle.signature.tables
+    return FeatureTransforms(once, tables), FeatureTransforms(each, tables)
+
+
+class Models:
+    """What one process serves."""
+
+    def __init__(self, board: Board, process: int) -> None:
+        self._board, self._process = board, process
+        self._versions: dict[tuple[str, str], Version] = {}
+        self._defaults: dict[str, str | None] = {}
+        self._slots: dict[str, int] = {}
+        self.generation = 0
+
+    def load(self, verify: bool) -> tuple[int, dict[tuple[str, str], Version], dict[str, str | None]]:
+        """Loads what the board names; to be given to `take`. Any thread may call it."""
+        generation, state = self._board.read()
+        self._slots = {name: model["slot"] for name, model in state.items()}  # they never change
+        versions = {}
+        for name, model in state.items():
+            for version, one in model["versions"].items():
+                have = self._versions.get((name, version))
+                if have is None or have.digest != one["digest"]:
+                    counters = self._board.counters(self._process, model["slot"])
+                    bundle = Bundle(one["folder"], verify=verify)
+                    have = Version(name, version, bundle, counters, bundle.signature.checksum)
+                versions[name, version] = have
+        return generation, versions, {name: model["default"] for name, model in state.items()}
+
+    def take(self, loaded: tuple[int, dict[tuple[str, str], Version], dict[str, str | None]]) -> None:
+        """Serves what `load` gave, from now on. Between two calls, in the loop's thread."""
+        self.generation, self._versions, self._defaults = loaded
+        self._board.apply(self._process, self.generation)
+
+    def find(self, name: str, version: str = "") -> Version:
+        """The version of a name; of none, the one that answers by itself. RefusedError 404: there is none."""
+        if name not in self._defaults:
+            raise RefusedError(404, f"there is no model {name!r}\nThere are: {', '.join(self._defaults)}.")
+        chosen = version or self._defaults[name]
+        if chosen is None:
+            raise RefusedError(404, f"model {name!r} is unloaded\nLoad it again.")
+        found = self._versions.get((name, chosen))
+        if found is None:
+            raise RefusedError(
+                404, f"model {name!r} has no version {chosen!r}\nIt has: {', '.join(self.versions(name))}."
+            )
+        return found
+
+    def slot(self, name: str) -> int:
+        """The place of a name's counters."""
+        return self._slots[name]
+
+    @property
+    def first(self) -> Version:
+        """The model that JSON rows are for if they name none."""
+        return self.find(next(iter(self._defaults)))
+
+    def is_default(self, version: Version) -> bool:
+        """Whether it answers where a request names no version."""
+        return self._defaults.get(version.name) == version.version
+
+    @property
+    def names(self) -> list[str]:
+        """All names, loaded or not."""
+        return list(self._defaults)
+
+    @property
+    def loaded(self) -> list[Version]:
+        """All versions."""
+        return list(self._versions.values())
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a name that are loaded."""
+        return [version for other, version in self._versions if other == name]
+
+    def index(self) -> list[dict[str, str]]:
+        """All models with their state, as the repository extension lists them."""
+        lines = [{"name": v.name, "version": v.version, "state": "READY", "reason": ""} for v in self.loaded]
+        gone = [name for name, default in self._defaults.items() if default is None]
+        return lines + [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"} for name in gone]
