@@ -80,7 +80,9 @@ def steps_are_reached(config: Config) -> Iterator[Mistake]:
 def optimizer_is_there(config: Config) -> Iterator[Mistake]:
     """What the fused kernels of the tables cannot do."""
     path = ("training", "sparse_optimizer")
-    for key, why, remedy in missing(config.training.sparse_optimizer, config.launch.device):
+    for key, why, remedy in missing(
+        config.training.sparse_optimizer, config.launch.device, {table.data_type for table in config.tables.values()}
+    ):
         yield Mistake((*path, key), f"{why}; {remedy}", also=((*path, "kind"), ("launch", "device")))
 
 

@@ -37,7 +37,7 @@ def attach_sparse_optimizer(tables: EmbeddingBagCollection, config: Config, devi
     Raises:
         UserError: fbgemm has no such optimizer on this device, or no weight decay for it.
     """
-    arguments = _fused_arguments(config.training, device)
+    arguments = _fused_arguments(config, device)
     for name, weight in tables.embedding_bags.named_parameters():
         if config.tables[name.removesuffix(".weight")].sharding != "data_parallel":
             _apply_optimizer_in_backward(
@@ -45,9 +45,10 @@ def attach_sparse_optimizer(tables: EmbeddingBagCollection, config: Config, devi
             )
 
 
-def _fused_arguments(training: TrainingConfig, device: torch.device) -> dict[str, Any]:
-    sparse = training.sparse_optimizer
-    for key, why, remedy in missing(sparse, device.type):
+def _fused_arguments(config: Config, device: torch.device) -> dict[str, Any]:
+    sparse = config.training.sparse_optimizer
+    data_types = {table.data_type for table in config.tables.values()}
+    for key, why, remedy in missing(sparse, device.type, data_types):
         raise UserError(f"training.sparse_optimizer.{key}={getattr(sparse, key)}: {why}\nTo go on, {remedy}.")
     arguments: dict[str, Any] = {"lr": sparse.learning_rate}
     if sparse.kind != "sgd":
@@ -55,7 +56,7 @@ def _fused_arguments(training: TrainingConfig, device: torch.device) -> dict[str
     if sparse.weight_decay:
         arguments["weight_decay"] = sparse.weight_decay
         arguments["weight_decay_mode"] = WeightDecayMode.L2  # the kernels' own default ignores weight_decay
-    if training.deterministic:
+    if config.training.deterministic:
         arguments["stochastic_rounding"] = False  # of fp16 tables, on GPUs; no checkpoint has its random numbers
     return arguments
 

@@ -164,6 +164,12 @@ CASES = [  # check, overrides, where, words
     ),
     (
         "optimizer_is_there",
+        ["training.sparse_optimizer.kind=adam", "tables.user.data_type=fp16"],
+        "training.sparse_optimizer.kind",
+        "no tables of data_type fp16; set their data_type to fp32",
+    ),
+    (
+        "optimizer_is_there",
         ["training.sparse_optimizer={kind: sgd, weight_decay: 0.1}"],
         "training.sparse_optimizer.weight_decay",
         "no weight decay",
