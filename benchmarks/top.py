@@ -157,7 +157,11 @@ def graphed(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay(step: Step = step) -> None:  # keeps what the step owns: the graph has but its addresses
+        graph.replay()
+
+    return replay
 
 
 def trainers_adam(model: nn.Module, device: str) -> torch.optim.Optimizer:

@@ -67,7 +67,7 @@ def _config(folder: Path, name: str, kind: str, steps: int) -> Config:
         *rows,
         f"data.root={folder / f'{name}_data'}",
         "data.global_batch_size=512",
-        "tables.author.data_type=fp16",
+        f"tables.author.data_type={'fp32' if kind == 'adam' else 'fp16'}",
         "model.dropout=0.1",
         f"training.sparse_optimizer.kind={kind}",
         "training.sparse_optimizer.learning_rate=0.01",

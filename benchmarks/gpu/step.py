@@ -82,6 +82,10 @@ def _by_kind(events: list[FunctionEvent]) -> dict[str, float]:
     launches = 0
     for event in events:
         if event.device_type == torch.autograd.DeviceType.CUDA:
+            if event.name.startswith(
+                ("##", "[", "Optimizer.")
+            ):  # named stretches of the host, drawn beside its kernels
+                continue
             lowered = event.name.lower()
             kind = next(kind for kind, parts in _KINDS.items() if any(part in lowered for part in parts))
             kernels[kind] += event.self_device_time_total / 1e3 / STEPS
