@@ -1,8 +1,9 @@
 """The only folder that imports Ray. It takes a callable and knows nothing of recommenders.
 
 Read: `worker` (what a launched function knows), `launch` (the whole way), then its parts: `connecting` (which cluster),
-`room` (is there room), `channel` (lines, results and stops between workers and driver), `signals` (Ctrl-C), `failures`
-(what is said of a failed worker).
+`private` (one for a run alone), `room` (is there room), `group` (the workers under Ray Train), `process_group` (what
+they talk through), `channel` (lines, results and stops between workers and driver), `signals` (Ctrl-C), `failures`
+(what is said of a failed worker), `imports`.
 """
 
 import os

@@ -1,42 +1,51 @@
-"""Which Ray cluster a run joins, and how one is started for it alone."""
+"""Which Ray cluster a run joins; one that is started for it alone is `private`."""
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
-from ray._common.utils import get_default_system_temp_dir
 from ray._private.utils import read_ray_address
 
+from cluster.private import start
 from configs.errors import UserError
 from configs.schema import LaunchConfig
 
 _OPTIONS = {"log_to_driver": False, "logging_level": "ERROR"}
 _PROJECT = Path(__file__).resolve().parents[1]
 _ANSWER_S = 10.0  # a cluster answers in milliseconds
-_LONGEST_SOCKET = 107  # bytes of a Unix socket's path
-_BELOW_TEMP = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.00")
 
 
-def connect(launch: LaunchConfig) -> bool:
-    """Joins the cluster that is meant, or starts one on this machine with room for all workers.
+class Connection(NamedTuple):
+    """Of this process to a cluster."""
+
+    is_new: bool
+    """False when the process was connected before."""
+    is_private: bool
+    """Whether the cluster was started for this run alone."""
+
+
+def connect(launch: LaunchConfig, environment: Mapping[str, str]) -> Connection:
+    """Joins the cluster that is meant, or starts a private one on this machine.
 
     Meant are, in this order: launch.address, RAY_ADDRESS (a submitted job has it), or what `ray start` started here.
     The private cluster of another run is not: it would end under this one.
 
-    Returns:
-        Whether this call connected; False when the process was connected before.
+    Args:
+        environment: variables of the processes of a private cluster.
 
     Raises:
         UserError: no cluster answers there.
     """
     if ray.is_initialized():
-        return False
+        return Connection(is_new=False, is_private=False)
     source, address = _meant(launch)
     if address is None:
-        _start(launch)
-        return True
+        start(launch, environment, _OPTIONS)
+        return Connection(is_new=True, is_private=True)
     _check_form(source, address)
     try:
         _knock(address)
@@ -47,7 +56,7 @@ def connect(launch: LaunchConfig) -> bool:
             f"no Ray cluster answers at {address}, from {source}\n"
             "start it, or clear what is left of it: unset RAY_ADDRESS, ray stop"
         ) from error
-    return True
+    return Connection(is_new=True, is_private=False)
 
 
 def _meant(launch: LaunchConfig) -> tuple[str, str | None]:
@@ -85,19 +94,3 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries of Ray's where something else answers
-
-
-def _start(launch: LaunchConfig) -> None:
-    cpus = max(os.cpu_count() or 1, launch.workers * launch.cpus_per_worker + 1)
-    try:
-        with chdir(_PROJECT):  # workers search the folder first from which Ray was started: not a user's torch.py
-            ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=_short_temp_dir(), **_OPTIONS)
-    except OSError as error:
-        raise UserError(
-            f"Ray cannot start on this machine: {error}\nset RAY_TMPDIR to a short folder of yours"
-        ) from error
-
-
-def _short_temp_dir() -> str | None:
-    """A folder for Ray's sockets in place of a TMPDIR that is too long for them; None if that is short enough."""
-    return None if len(get_default_system_temp_dir()) + _BELOW_TEMP <= _LONGEST_SOCKET else str(Path("/tmp/ray"))

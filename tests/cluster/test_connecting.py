@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import connecting
+from cluster import private
 from cluster.connecting import connect
 from configs.errors import UserError
 from configs.schema import LaunchConfig
@@ -34,7 +34,7 @@ def test_an_address_that_no_run_can_join(source: str, address: str, said: str, m
         monkeypatch.setenv("RAY_ADDRESS", address)
     launch = LaunchConfig(address=address if source == "launch.address" else None)
     with pytest.raises(UserError) as refused:
-        connect(launch)
+        connect(launch, {})
     assert f"{source}={address}" in str(refused.value)
     assert said in str(refused.value)
     assert len(str(refused.value).splitlines()) == 2
@@ -47,16 +47,16 @@ def test_a_cluster_that_has_gone_is_told_at_once(tmp_path: Path, monkeypatch: py
     began = time.monotonic()
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=f"no Ray cluster answers at {address}, from RAY_ADDRESS"):
-        connect(LaunchConfig())
+        connect(LaunchConfig(), {})
     monkeypatch.delenv("RAY_ADDRESS")
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(address)
     with pytest.raises(UserError, match=f"no Ray cluster answers at {address}, from the last `ray start`"):
-        connect(LaunchConfig())
+        connect(LaunchConfig(), {})
     assert time.monotonic() - began < 15
 
 
 def test_a_temporary_folder_too_long_for_sockets_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, is_long in (("/tmp", False), ("/scratch/users/someone", False), ("/" + "a" * 60, True)):
         monkeypatch.setenv("RAY_TMPDIR", folder)
-        assert (connecting._short_temp_dir() is not None) == is_long
+        assert (private._short_temp_dir() is not None) == is_long

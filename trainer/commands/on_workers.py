@@ -20,7 +20,11 @@ def call_on_workers(
     from trainer.data.reading.allocation import ALLOCATION
 
     clues = RunClues(folder, logs)
-    return launch(Launched(function, argument, ALLOCATION, str(folder / "logs" / "ray"), clues), config.launch, say)
+    return launch(
+        Launched(function, argument, ALLOCATION, str(folder / "logs" / "ray"), clues, ["trainer.train"]),
+        config.launch,
+        say,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The other ranks put them nowhere.
 
 from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from configs.load import dump_config
 from configs.schema import Config
@@ -16,7 +16,9 @@ from trainer.run.run_directory import RunDirectory
 from trainer.telemetry.console import eval_table, step_line
 from trainer.telemetry.metrics_file import Evaluated, MetricsFile
 from trainer.telemetry.records import EvalRecord, Record, to_json
-from trainer.telemetry.tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from trainer.telemetry.tensorboard import TensorBoard
 
 
 class Report:
@@ -26,7 +28,7 @@ class Report:
         """resume_step: what earlier attempts wrote beyond it is dropped; None for a new run."""
         self._say = say
         self._rank = rank
-        self.tensorboard = TensorBoard(run.tensorboard, resume_step) if rank == 0 else None
+        self.tensorboard = _tensorboard(run, resume_step) if rank == 0 else None
         self._metrics = MetricsFile(run.metrics, resume_step) if rank == 0 else None
 
     def line(self, text: str) -> None:
@@ -66,6 +68,12 @@ class Report:
         if self.tensorboard is not None and self._metrics is not None:
             self.tensorboard.close()
             self._metrics.close()
+
+
+def _tensorboard(run: RunDirectory, resume_step: int | None) -> "TensorBoard":
+    from trainer.telemetry.tensorboard import TensorBoard  # takes rank 0 .2 s at the start, and the others nothing
+
+    return TensorBoard(run.tensorboard, resume_step)
 
 
 def _settings(config: Config) -> dict[str, bool | int | float | str]:

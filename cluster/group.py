@@ -1,0 +1,168 @@
+"""The group of workers under Ray Train: which processes it has, how they begin, when Ray starts them again.
+
+Importing Ray Train takes most of a second. `launch` does it while the cluster's processes are still starting.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray._private.log import PlainRayHandler
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from cluster.failures import TellFailures
+from cluster.imports import without_collections
+from cluster.process_group import ProcessGroup
+from cluster.worker import Worker
+from configs.errors import UserError
+from configs.schema import LaunchConfig
+
+if TYPE_CHECKING:
+    from cluster.launch import Launched
+
+_POLL_S = 0.25  # how often the controller asks the workers; Ray's own 2 seconds are waited at the end of every run
+
+
+def group_of(
+    launched: "Launched",
+    launch: LaunchConfig,
+    device: str,
+    channel: Any,
+    environment: Mapping[str, str],
+    *,
+    is_private: bool,
+) -> DataParallelTrainer:
+    """The group; its `fit` begins the workers, and returns when they have.
+
+    environment: variables of the workers' processes; those of a private cluster have them already.
+    """
+    called = {"launched": launched, "channel": channel, "device": device}
+    return _Group(
+        _on_worker,
+        is_private=is_private,
+        train_loop_config=called,
+        backend_config=ProcessGroup("nccl" if device == "cuda" else "gloo", int(launch.timeout_s)),
+        scaling_config=ScalingConfig(
+            num_workers=(launch.min_workers, launch.workers) if launch.min_workers else launch.workers,
+            use_gpu=device == "cuda",
+            resources_per_worker={"CPU": launch.cpus_per_worker} | ({"GPU": 1} if device == "cuda" else {}),
+        ),
+        run_config=RunConfig(
+            name=f"multigate-{time.time_ns()}",
+            storage_path=launched.storage,
+            failure_config=FailureConfig(max_failures=launch.max_failures),
+            callbacks=[TellFailures(channel, launch.max_failures, launched.clues)],
+            worker_runtime_env={} if is_private else {"env_vars": dict(environment)},
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+class _Workers(WorkerGroup):
+    """Ray hands each worker the actor that controls it; here that is no actor, and no worker asks it anything."""
+
+    def _init_train_context_on_workers(
+        self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, list[Any]]
+    ) -> None:
+        given = [{name: values[i] for name, values in train_context_args.items()} for i in range(len(workers))]
+        begun = [
+            worker.actor.init_train_context.remote(
+                train_run_context=self._train_run_context,
+                distributed_context=worker.distributed_context,
+                synchronization_actor=sync_actor,
+                storage_context=self._storage_context,
+                worker_callbacks=self._worker_callbacks_to_propagate,
+                controller_actor=None,
+                **arguments,
+            )
+            for worker, arguments in zip(workers, given, strict=True)
+        ]
+        ray.get(begun)
+        self._decorate_worker_log_file_paths(workers)
+
+
+class _Controller(TrainController):
+    """Begins, watches and ends the workers, from the driver's process: an actor's would have to start first."""
+
+    worker_group_cls = _Workers
+
+    def __init__(self, *, is_private: bool, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._health_check_interval_s = _POLL_S
+        if is_private:  # nobody takes this machine from the cluster
+            callbacks = self._worker_group_callbacks_to_propagate
+            callbacks[:] = [each for each in callbacks if not isinstance(each, PreemptionCallback)]
+        log = logging.getLogger("ray.train")  # in files of Ray's; the screen is ours
+        for handler in [each for each in log.handlers if isinstance(each, PlainRayHandler)]:
+            log.removeHandler(handler)
+
+
+class _AllThereIs(FixedScalingPolicy):
+    """Asks nobody for nodes; Ray's own asks an actor, which has to start first."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        pass
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
+class _Group(DataParallelTrainer):
+    def __init__(self, *arguments: Any, is_private: bool, **options: Any) -> None:
+        self._is_private = is_private
+        super().__init__(*arguments, **options)
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """But for those whose actors have nothing to do: no data sets, and a placement group that ends with the driver.
+
+        Each actor is a process that imports Ray for a second, at the start of every run.
+        """
+        idle = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, idle)]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        if self._is_private and not self.scaling_config.elasticity_enabled:
+            arguments["scaling_policy"] = _AllThereIs(self.scaling_config)
+        controller = _Controller(is_private=self._is_private, **arguments)
+        asyncio.run(controller.run())
+        return controller.get_result()
+
+
+def _on_worker(called: dict[str, Any]) -> None:
+    channel, launched = called["channel"], called["launched"]
+    if ray.get(channel.mistake.remote()):  # an earlier attempt met something that a restart cannot fix
+        return
+    with without_collections():
+        for module in launched.modules:
+            import_module(module)
+    context = get_context()
+    worker = Worker(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world_size=context.get_local_world_size(),
+        node=ray.util.get_node_ip_address(),
+        device=called["device"],
+        say=channel.say.remote,
+        stops=lambda: ray.get(channel.stops.remote()),
+    )
+    channel.join.remote(worker.rank, worker.node)
+    try:
+        result = launched.function(launched.argument, worker)
+    except UserError as error:
+        ray.get(channel.report_mistake.remote(str(error)))
+        raise
+    if worker.rank == 0:
+        ray.get(channel.finish.remote(result))
