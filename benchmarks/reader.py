@@ -3,7 +3,7 @@
     python -m benchmarks.reader [--rounds 5] [--transform identity] [--peers] [--ray] [--allocation] [--json]
 
 42 columns (20 IDs, 4 lists of 0 to 19 IDs, 15 floats, 3 labels), zstd with page checksums, row groups of 65,536 rows,
-about 410 bytes a row. IDs are 62-bit numbers, Zipf-distributed with exponent 1 over vocabularies of 10^3 to 10^9.
+about 410 bytes a row. IDs are 48-bit numbers, Zipf-distributed with exponent 1 over vocabularies of 10^3 to 10^9.
 
 One thread means: one reader thread decodes, transforms, shuffles and gathers; the main thread only takes the batches
 and drops them. Raw decode reads whole row groups in the main thread with the same settings: use_threads=False,
@@ -59,10 +59,10 @@ def write_data(folder: Path, files: int) -> None:
     rng, rows = np.random.default_rng(0), ROW_GROUP * ROW_GROUPS_A_FILE
 
     def ids(count: int, vocabulary: int) -> pa.Array:
-        """Zipf ranks as 62-bit numbers without order, as raw IDs are."""
+        """Zipf ranks as 48-bit numbers without order, as raw IDs are."""
         numbers = np.floor(vocabulary ** rng.random(count)).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         numbers ^= numbers >> np.uint64(29)
-        return pa.array((numbers * np.uint64(0xBF58476D1CE4E5B9) >> np.uint64(2)).astype(np.int64))
+        return pa.array((numbers * np.uint64(0xBF58476D1CE4E5B9) >> np.uint64(16)).astype(np.int64))
 
     columns: dict[str, pa.Array] = {f"id_{i}": ids(rows, 10 ** (3, 5, 7, 9)[i % 4]) for i in range(IDS)}
     for i in range(LISTS):
@@ -86,7 +86,7 @@ def open_reader(folder: Path, transform: str, *, shuffle: bool, lanes: int = 1, 
     names = [*(f"id_{i}" for i in range(IDS)), *(f"list_{i}" for i in range(LISTS))]
     features = {name: SparseFeature(table="ids", transform=transform) for name in names}
     dense = {f"x_{i}": DenseFeature() for i in range(FLOATS)}
-    tables = {"ids": TableConfig(num_embeddings=2**62, embedding_dim=4)}
+    tables = {"ids": TableConfig(num_embeddings=2**48, embedding_dim=4)}
     workers = LANES // lanes
     data = DataConfig(
         root=str(folder),
