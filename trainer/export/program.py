@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch._export.serde.serialize import serialize
-from torch.export import Dim, ExportedProgram, export
+from torch.export import Dim, ExportedProgram
 from torch.func import functional_call
 
 from configs.layout import InputLayout
+from trainer.export import older_torch
 from trainer.serving.signature import Group
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def export_program(program: Program, weights: list[Tensor], inputs: list[Tensor]
     if program._layout.dense_width:
         shapes.append({0: rows})
     with torch.no_grad():
-        exported = export(
+        exported = older_torch.export(
             program.eval(), (weights, inputs), dynamic_shapes=([None] * len(weights), shapes), strict=False
         )
     assert not exported.state_dict, list(exported.state_dict)
@@ -151,7 +152,8 @@ def compile_program(exported: ExportedProgram, path: Path) -> str | None:
     options = _COMPILE | (_COMPILE_X86 if torch.backends.cpu.get_cpu_capability().startswith("AVX") else {})
     try:
         get_cpp_compiler()
-        aoti_compile_and_package(exported, package_path=str(path), inductor_configs=options)
+        with older_torch.compiling(options) as known:
+            aoti_compile_and_package(exported, package_path=str(path), inductor_configs=known)
     except InvalidCxxCompiler:
         return "no C++ compiler (g++ or clang++) was found"
     except CppCompileError as error:
