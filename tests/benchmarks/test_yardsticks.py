@@ -88,7 +88,8 @@ def test_the_plain_loop_is_compiled_where_that_works(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_second_worker_has_a_cost_part_by_part(tmp_path: Path) -> None:
     found = last_line("benchmarks.roofline", [*quickstart(tmp_path), "--workers", "2"], tmp_path)
-    assert {"speedup", "ddp_speedup"} <= found.keys()
+    assert {"speedup", "speedup_without_waiting", "ddp_speedup"} <= found.keys()
     assert found["parts"].keys() >= {*ALL_PARTS, "all-reduce", "step", "step, DDP's buckets"}
     row = found["parts"]["step"]
-    assert row["cost_ms"] == pytest.approx(row["ms"] - row["share_ms"])
+    assert row["cost_ms"] == pytest.approx(row["cpu_ms"] - row["share_ms"])
+    assert row["waited_ms"] == pytest.approx(row["ms"] - row["cpu_ms"])
