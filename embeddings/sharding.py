@@ -8,11 +8,12 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder, ShardedEmbeddingBagCollection
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
+from embeddings.cpu_lookup import look_up_on_cpu
 from embeddings.dense_gradients import WithoutDDP
 from embeddings.planning.plan import Plan
 
@@ -50,7 +51,7 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
     dist.all_reduce(digest, dist.ReduceOp.MIN, group)
     assert digest[0] == -digest[1], "the ranks hold different plans"  # they would wait for each other for ever
     env = ShardingEnv(plan.world_size, dist.get_rank(group), group, output_dtensor=True)
-    return DistributedModelParallel(
+    sharded = DistributedModelParallel(
         module,
         env=env,
         device=device,
@@ -58,3 +59,7 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
         sharders=table_sharders(),
         data_parallel_wrapper=WithoutDDP(),
     )
+    for part in sharded.modules():
+        if isinstance(part, ShardedEmbeddingBagCollection):
+            look_up_on_cpu(part)
+    return sharded
