@@ -17,7 +17,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from benchmarks.one_worker import finish, keep_batches, parser, start
 from trainer.build import build
 from trainer.data.reading.batch import Batch
-from trainer.stepper import train_pipeline
+from trainer.pipeline import train_pipeline
 
 KEPT = 8
 """Batches in memory."""

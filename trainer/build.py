@@ -73,7 +73,7 @@ def build(
     if config.training.compile:
         compile_top(top, device)
     ranker = Ranker(tables, config, top.to(device), objective.to(device))
-    model = shard(ranker, plan, device, world)
+    model = shard(ranker, plan, device, world, room=config.input_layout.dense_width)
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training)
     optimizer.initialize_state()
