@@ -63,7 +63,10 @@ class PipelineAlone:
             batch.record_stream(stream)
 
 
-def train_pipeline(built: Built, device: torch.device) -> PipelineAlone | TrainPipelineSparseDist:
+Pipeline = PipelineAlone | TrainPipelineSparseDist
+
+
+def train_pipeline(built: Built, device: torch.device) -> Pipeline:
     """The pipeline for the ranks that there are."""
     if dist.get_world_size() == 1:
         return PipelineAlone(built, device)
