@@ -50,6 +50,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("training.*", "may change"),
     ("checkpoint.*", "may change"),
     ("launch.*", "may change"),
+    ("export.*", "may change"),
     ("serve.*", "may change"),
 )
 
@@ -58,7 +59,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
 _WITHOUT_EFFECT = (
     *("data.root", "data.threads", "data.prefetch_mib", "data.read_timeout_s", "data.verify_checksums"),
     *("training.run_dir", "training.log_every", "training.profile_at", "training.gradient_cosines_every"),
-    *("checkpoint.*", "launch.*", "serve.*"),
+    *("checkpoint.*", "launch.*", "export.*", "serve.*"),
 )
 
 

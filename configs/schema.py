@@ -8,6 +8,7 @@ across sections in `configs.checks`.
 from pydantic import Field
 
 from configs.data_config import DataConfig, GenerateConfig
+from configs.export_config import ExportConfig
 from configs.feature_config import DenseFeature, Feature, SparseFeature, TableConfig
 from configs.layout import InputLayout, layout_of
 from configs.model_config import ModelConfig, TaskConfig
@@ -21,6 +22,7 @@ __all__ = [
     "DataConfig",
     "DenseFeature",
     "DenseOptimizer",
+    "ExportConfig",
     "Feature",
     "GenerateConfig",
     "LaunchConfig",
@@ -46,6 +48,7 @@ class Config(Section):
     training: TrainingConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
     launch: LaunchConfig = LaunchConfig()
+    export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
 
     @property

@@ -26,6 +26,7 @@ from embeddings.features.bags import Bags
 from embeddings.features.dense import dense_numbers, normalize
 from embeddings.features.limits import Limits, finite
 from embeddings.features.places import ElementError, Origin, row_of
+from embeddings.features.together import MOST_ROWS, Together
 from embeddings.features.transforms import Transform, TransformModule
 
 Feature = SparseFeature | DenseFeature
@@ -47,6 +48,13 @@ class Columns:
     dense: npt.NDArray[np.float32]
     dropped: dict[str, int] = field(default_factory=dict)
 
+    def narrow(self, start: int, stop: int) -> Columns:
+        """Rows [start, stop), viewed; how many IDs of them were left out is not known."""
+        if start == 0 and stop == len(self.dense):
+            return self
+        bags = {name: bag.narrow(start, stop) for name, bag in self.sparse.items()}
+        return Columns(bags, self.dense[start:stop])
+
 
 class FeatureTransforms:
     """The features of a config, ready to be applied to tables of raw columns. Safe to call from several threads."""
@@ -63,6 +71,7 @@ class FeatureTransforms:
         self.dropping_names = tuple(name for name, f in self._sparse.items() if f.out_of_range == "drop")
         layout = layout_of(features, tables)
         self.dense_width, self.dense_spans = layout.dense_width, layout.dense_spans
+        self._together = Together(self._sparse, self._dense, tables, self.dense_spans)
         columns = [f.column or name for name, f in features.items()]
         columns += [f.weights for f in self._sparse.values() if f.weights is not None]
         self.columns = tuple(dict.fromkeys(columns))
@@ -97,8 +106,9 @@ class FeatureTransforms:
             if column not in present:
                 raise UserError(f"{where}: there is no column {column!r}\nThere are: {', '.join(table.column_names)}.")
         sparse, dropped = {}, {}
+        at_once = self._together.bags(table) if 0 < table.num_rows <= MOST_ROWS else {}
         for name in self._sparse:
-            sparse[name], missed = self._bags(name, table, origin)
+            sparse[name], missed = (at_once[name], 0) if name in at_once else self._bags(name, table, origin)
             if missed:
                 dropped[name] = missed
         return Columns(sparse, self._matrix(table, origin), dropped)
@@ -133,7 +143,10 @@ class FeatureTransforms:
 
     def _matrix(self, table: pa.Table, origin: Origin) -> npt.NDArray[np.float32]:
         dense = np.empty((table.num_rows, self.dense_width), np.float32)
+        filled = self._together.fill(dense, table) if 0 < table.num_rows <= MOST_ROWS else set()
         for name, feature in self._dense.items():
+            if name in filled:
+                continue
             (start, end), column = self.dense_spans[name], feature.column or name
             numbers = dense_numbers(table[column], feature, column, origin)
             # whatever is not finite is refused below, with its place

@@ -63,13 +63,13 @@ class DLRM(nn.Module):
         super().__init__()
         self.interaction, self.start = settings.interaction, inputs.dense[0]
         self.count = len(inputs.sparse) + 1
-        self.pairs = [row * self.count + column for row in range(self.count) for column in range(row)]
+        self.pairs = self.count * (self.count - 1) // 2
         self.bottom = _mlp(inputs.width - self.start, settings.bottom_layers, model)
         joined = self.start + settings.bottom_layers[-1]
         self.cross = nn.ModuleList()
         if self.interaction == "cross":
             self.cross.extend(Cross(joined, settings.cross_rank) for _ in range(settings.cross_layers))
-        width = settings.bottom_layers[-1] + len(self.pairs) if self.interaction == "dot" else joined
+        width = settings.bottom_layers[-1] + self.pairs if self.interaction == "dot" else joined
         self.top = _mlp(width, settings.top_layers, model)
         self.copies = CopyFork(len(tasks))
         self.towers = Towers(model, tasks, settings.top_layers[-1])
@@ -79,8 +79,9 @@ class DLRM(nn.Module):
         joined = torch.cat([z, x[:, : self.start]], dim=1)
         if self.interaction == "dot":
             vectors = joined.unflatten(1, (self.count, -1))  # [B, F + 1, D]
-            products = torch.bmm(vectors, vectors.mT).flatten(1)
-            joined = torch.cat([z, products[:, self.pairs]], dim=1)
+            products = torch.bmm(vectors, vectors.mT)
+            rows, columns = torch.tril_indices(self.count, self.count, -1, device=x.device)  # no constant in a program
+            joined = torch.cat([z, products[:, rows, columns]], dim=1)
         x0 = joined
         for layer in self.cross:
             joined = x0 * layer(joined) + joined

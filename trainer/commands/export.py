@@ -1,10 +1,13 @@
-"""`export`: writes a bundle of a run's newest checkpoint. How, says `trainer.export`."""
+"""`export`: writes a bundle of a run's checkpoint. How, says `trainer.export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
+from configs.errors import UserError
+from configs.export_config import ExportConfig
 from trainer.commands.options import RunFolder
 from trainer.commands.screen import report
 
@@ -13,8 +16,30 @@ def export(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; RUN/export if left out.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    checkpoint: Annotated[str, typer.Option(help="latest, best (by the run's evaluations), or a step.")] = "latest",
+    precision: Annotated[str | None, typer.Option(help="Of the top: fp32 or bf16.")] = None,
+    tables: Annotated[str | None, typer.Option(help="Rows of tables: fp32, fp16, int8 or int4.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where it computes: cpu or cuda.")] = None,
+    format: Annotated[str | None, typer.Option(help="program, or onnx for model.onnx as well.")] = None,
 ) -> None:
-    """Write a bundle for serving: program, tables, feature transforms and a parity check."""
+    """Write a bundle for serving: program, tables, feature transforms and a parity check.
+
+    What is left out is as the run's config says in its section `export`.
+    """
+    given = {"precision": precision, "tables": tables, "device": device, "format": format}
+    settings = _checked({key: value for key, value in given.items() if value is not None})
     from trainer.export.write import export as export_run
 
-    report(f"bundle: {export_run(str(run), str(out) if out else None, overwrite=overwrite)}")
+    folder = str(out) if out else None
+    written = export_run(str(run), folder, overwrite=overwrite, checkpoint=checkpoint, settings=settings)
+    report(f"bundle: {written}")
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Raises UserError for a value that the section `export` does not take."""
+    try:
+        ExportConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]} {first['input']}: {first['msg']}\nSee: export --help") from None
+    return settings

@@ -97,7 +97,7 @@ def _bundle(path: Path) -> dict[str, Any]:
         "gib": round(sum(files.values()) / GIB, 3),
         "compared": "sizes and checksums of all files",
         **signature.model_dump(
-            mode="json", include={"tasks", "columns", "compiled_for", "source", "parity", "versions"}
+            mode="json", include={"tasks", "columns", "identity", "precision", "device", "source", "parity", "versions"}
         ),
     }
 

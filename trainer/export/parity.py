@@ -3,11 +3,14 @@
 The trainer's side is its Ranker over TorchRec's EmbeddingBagCollection, with only those rows of the tables that the
 batch looks up: a table may be larger than this machine. Rows come from the run's data where that can be read, and from
 a generator that also makes empty bags, long ones, and every ID from the first to the last.
+
+Where the bundle stores or computes with fewer bits than the trainer, its predictions differ; what is held to a limit
+then is AUC, over the rows of the data that have labels.
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +22,10 @@ from torch import Tensor, nn
 from configs.errors import RunFailed, UserError
 from configs.schema import Config
 from embeddings.features.bags import Bags
-from embeddings.features.feature_transforms import Columns
+from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from embeddings.kjt import to_kjt
 from embeddings.tables import build_tables
+from trainer.data.columns.targets import Targets
 from trainer.data.dataset.faults import first_line
 from trainer.data.dataset.footers import read_footer
 from trainer.data.dataset.listing import list_files
@@ -29,15 +33,17 @@ from trainer.data.dataset.partitions import folder_of
 from trainer.data.dataset.path_columns import add_path_columns
 from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.data.reading.batch import Batch
+from trainer.export.weights import KeptRows
 from trainer.objective import Objective
 from trainer.ranker import Ranker
 from trainer.serving.bundle import Bundle
-from trainer.serving.signature import Parity
+from trainer.serving.signature import Parity, TaskParity
+from trainer.telemetry.auc import auc
 
 log = logging.getLogger(__name__)
-TOLERANCE = 1e-5
+TOLERANCE = 1e-6  # in FP32 on a CPU, which adds in another order at most
+_TOLERANCES = {"cuda": 1e-5, "fp16": 0.02, "int8": 0.1, "int4": 0.5, "bf16": 0.1}
 _GENERATED_ROWS = 512
-_DATA_ROWS = 1024
 _LONGEST = 20
 
 
@@ -45,34 +51,116 @@ class ParityError(RunFailed):
     """The bundle does not score as the trainer does. It is not written."""
 
 
-def check_parity(bundle: Bundle, config: Config, tables: Mapping[str, Tensor], top: nn.Module) -> Parity:
+@dataclass(frozen=True)
+class SampleRows:
+    """What trainer and bundle are to score.
+
+    Attributes:
+        generated: transformed rows from the generator.
+        data: raw rows of the data; None where it cannot be read.
+        file: where these are from.
+        columns: the same transformed.
+    """
+
+    generated: Columns
+    data: pa.Table | None
+    file: str | None
+    columns: Columns | None
+
+    def kept(self, config: Config) -> dict[str, KeptRows]:
+        """Table -> the rows of it that the sample looks up, still to be read."""
+        ids = {name: [np.zeros(1, np.int64)] for name in config.tables}
+        for columns in (self.generated, *([] if self.columns is None else [self.columns])):
+            for name, feature in config.sparse_features.items():
+                ids[feature.table].append(columns.sparse[name].values)
+        return {n: KeptRows(np.unique(np.concatenate(i)), config.tables[n].embedding_dim) for n, i in ids.items()}
+
+
+def sample_rows(config: Config, transforms: FeatureTransforms, schema: pa.Schema | None) -> SampleRows:
+    """Generated rows, and `export.parity_rows` of the data."""
+    data, file = _rows_of_the_data(config, transforms, schema) if config.export.parity_rows else (None, None)
+    columns = None if data is None else transforms(data, str(file))
+    return SampleRows(generate_columns(config), data, file, columns)
+
+
+def check_parity(
+    bundle: Bundle, config: Config, tables: Mapping[str, Tensor | KeptRows], top: nn.Module, sample: SampleRows
+) -> Parity:
     """Compares predictions of the bundle, as a server would load it, with the trainer's.
 
     Args:
-        tables: whole tables as they were trained, by name; only the rows looked up are read.
+        tables: as they were trained, by name; only the rows looked up are read.
         top: with its trained weights, in eval mode.
 
     Raises:
-        ParityError: the largest difference is above the tolerance.
+        ParityError: the largest difference, or the change of a task's AUC, is above its limit.
     """
-    generated = generate_columns(config)
-    difference = largest_difference(trainer_predictions(config, tables, top, generated), bundle.score(generated))
-    rows, file = _rows_of_the_data(config, bundle)
-    if rows is not None:
-        columns = bundle.columns(rows, str(file))
-        of_bundle = bundle.score(columns)
-        difference = max(difference, largest_difference(trainer_predictions(config, tables, top, columns), of_bundle))
-    if not difference <= TOLERANCE:
-        raise ParityError(
-            f"trainer and bundle differ by {difference:.2e}, more than {TOLERANCE:.0e}; nothing was exported"
-        )
-    return Parity(
-        generated_rows=_GENERATED_ROWS,
-        data_rows=0 if rows is None else rows.num_rows,
-        data_file=file,
+    expected = trainer_predictions(config, tables, top, sample.generated)
+    difference, tasks = largest_difference(expected, bundle.score(sample.generated)), {}
+    if sample.data is not None and sample.columns is not None:
+        expected = trainer_predictions(config, tables, top, sample.columns)
+        found = bundle.predict(sample.data, str(sample.file))
+        difference = max(difference, largest_difference(expected, found))
+        tasks = _by_task(config, sample, expected, found)
+    parity = Parity(
+        generated_rows=len(sample.generated.dense),
+        data_rows=0 if sample.data is None else sample.data.num_rows,
+        data_file=sample.file,
         largest_difference=difference,
-        tolerance=TOLERANCE,
+        tolerance=_tolerance(bundle),
+        max_auc_change=config.export.max_auc_change,
+        tasks=tasks,
     )
+    _refuse(parity)
+    return parity
+
+
+def _tolerance(bundle: Bundle) -> float:
+    signature = bundle.signature
+    fewer = {signature.precision, signature.device}
+    for group in signature.groups:
+        trained = {signature.tables[bundle.features[name].table].data_type for name in group.features}  # pyright: ignore
+        fewer |= {group.row_format} if trained - {group.row_format} else set()
+    return max([TOLERANCE, *(_TOLERANCES[what] for what in fewer if what in _TOLERANCES)])
+
+
+def _refuse(parity: Parity) -> None:
+    if not parity.largest_difference <= parity.tolerance:
+        raise ParityError(
+            f"trainer and bundle differ by {parity.largest_difference:.2e}, more than {parity.tolerance:.0e}; "
+            "nothing was exported"
+        )
+    for name, task in parity.tasks.items():
+        if task.trainer_auc is None or task.bundle_auc is None:
+            continue
+        if abs(task.trainer_auc - task.bundle_auc) > parity.max_auc_change:
+            raise ParityError(
+                f"AUC of {name} is {task.trainer_auc:.5f} in the trainer and {task.bundle_auc:.5f} in the bundle over "
+                f"{task.rows:,} rows, more than {parity.max_auc_change:g} apart; nothing was exported\n"
+                "Take more bits, --tables int8 or --precision fp32, or raise export.max_auc_change."
+            )
+
+
+def _by_task(
+    config: Config, sample: SampleRows, expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]
+) -> dict[str, TaskParity]:
+    """AUC of every task that has labels 0 and 1 in the sample, without any weights."""
+    assert sample.data is not None
+    has = set(sample.data.column_names)
+    labelled = {n: task for n, task in config.tasks.items() if has.issuperset(Targets({n: task}, None).columns)}
+    targets, places = Targets(labelled, None), list(config.tasks)
+    labels, weights = (torch.from_numpy(m) for m in targets(sample.data, str(sample.file)))
+    tasks = {}
+    for t, name in enumerate(labelled):
+        given = weights[:, t] > 0
+        label = labels[given, t]
+        areas = None, None
+        if len(label) and bool(((label >= 0) & (label <= 1)).all()):
+            scores = (torch.from_numpy(scores[:, places.index(name)])[given] for scores in (expected, found))
+            areas = tuple(auc(score, label, torch.ones_like(label)) for score in scores)
+        known = [None if area is None or np.isnan(area) else area for area in areas]
+        tasks[name] = TaskParity(rows=len(label), trainer_auc=known[0], bundle_auc=known[1])
+    return tasks
 
 
 def largest_difference(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:
@@ -84,7 +172,7 @@ def largest_difference(expected: npt.NDArray[np.float32], found: npt.NDArray[np.
 
 @torch.no_grad()
 def trainer_predictions(
-    config: Config, tables: Mapping[str, Tensor], top: nn.Module, columns: Columns
+    config: Config, tables: Mapping[str, Tensor | KeptRows], top: nn.Module, columns: Columns
 ) -> npt.NDArray[np.float32]:
     """Predictions [B, T] of the trainer's modules, unsharded, in 32 bits."""
     small, weights, sparse = _looked_up(config, tables, columns)
@@ -99,7 +187,7 @@ def trainer_predictions(
 
 
 def _looked_up(
-    config: Config, tables: Mapping[str, Tensor], columns: Columns
+    config: Config, tables: Mapping[str, Tensor | KeptRows], columns: Columns
 ) -> tuple[Config, dict[str, Tensor], dict[str, Bags]]:
     """A config, tables and bags of the rows that `columns` look up, and no others, in 32 bits."""
     ids = {name: [np.zeros(1, np.int64)] for name in tables}
@@ -132,7 +220,9 @@ def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:
     return Columns(sparse, random.standard_normal((rows, config.input_layout.dense_width), np.float32))
 
 
-def _rows_of_the_data(config: Config, bundle: Bundle) -> tuple[pa.Table | None, str | None]:
+def _rows_of_the_data(
+    config: Config, transforms: FeatureTransforms, schema: pa.Schema | None
+) -> tuple[pa.Table | None, str | None]:
     """The first rows of the validation part, else of the training part, and their file; none where the data is not."""
     for part in (config.data.validation, config.data.train):
         if part is None:
@@ -144,23 +234,36 @@ def _rows_of_the_data(config: Config, bundle: Bundle) -> tuple[pa.Table | None, 
             log.info("no rows of %s for the parity check: %s", source.root, first_line(error))
             continue
         for path, _ in files:
+            url = file_url(source.root, path)
             try:
-                rows = _first_rows(source, path, bundle)
+                rows = _first_rows(source, path, config, transforms.columns, schema)
+                if rows is not None:
+                    transforms(rows, url)
             except (OSError, pa.ArrowException, UserError) as error:  # such as one that is still being written
-                log.warning("%s is skipped in the parity check: %s", file_url(source.root, path), first_line(error))
+                log.warning("%s is skipped in the parity check: %s", url, first_line(error))
                 continue
             if rows is not None:
-                return rows, file_url(source.root, path)
+                return rows, url
     return None, None
 
 
-def _first_rows(source: Source, path: str, bundle: Bundle) -> pa.Table | None:
-    columns = bundle.transforms.columns
+def _first_rows(
+    source: Source, path: str, config: Config, columns: tuple[str, ...], schema: pa.Schema | None
+) -> pa.Table | None:
+    """The first rows of a file: the columns of features, and those of labels that it has."""
+    url = file_url(source.root, path)
     with source.open(path) as file:
-        footer = read_footer(file, file_url(source.root, path))
-        present = [column for column in columns if column in footer.schema.names]
+        footer = read_footer(file, url)
+        wanted = dict.fromkeys((*columns, *Targets(config.tasks, None).columns))
+        present = [column for column in wanted if column in footer.schema.names]
         reader = pq.ParquetFile(file, metadata=footer.metadata, page_checksum_verification=True)
-        for rows in reader.iter_batches(_DATA_ROWS, columns=present):
-            table = pa.Table.from_batches([rows])
-            return add_path_columns(table, folder_of(path), columns, bundle.schema, file_url(source.root, path))
-    return None
+        batches, left = [], config.export.parity_rows
+        for rows in reader.iter_batches(min(left, 8192), columns=present):
+            batches.append(rows.slice(0, left))
+            left -= len(batches[-1])
+            if not left:
+                break
+        if not batches:
+            return None
+        table = pa.Table.from_batches(batches).combine_chunks()
+        return add_path_columns(table, folder_of(path), columns, schema, url)

@@ -1,29 +1,35 @@
-"""From a checkpoint to weights.safetensors: tables stacked, then the top, read straight into the mapped file.
+"""From a checkpoint to weights.safetensors: tables stacked, then the top, a block of rows at a time.
 
-Tables may be larger than the memory: rows go from the checkpoint's files to this one in blocks. The file format is
-safetensors (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, raw values.
+Tables may be larger than the memory: rows are read from the checkpoint's files in blocks of a few MiB, put into the
+row format of the bundle and written; nothing else of them stays but the rows that the parity check asks for. The file
+format is safetensors (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, raw values.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
+import xxhash
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from configs.schema import Config, SparseFeature
 from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.finite import refuse_to_load
-from trainer.checkpoint.storage import RawReader
+from trainer.checkpoint.storage import read_index
+from trainer.checkpoint.values import is_sound, read_region
 from trainer.ranks.agreement import Agreement
 from trainer.run import saved_names
+from trainer.serving.row_formats import RowFormat, encode, stored_as
 from trainer.serving.signature import Group, Weight
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_BLOCK_BYTES = 8 << 20  # of the rows that are in memory at a time, in fp32
 _SAFETENSORS = {
     "float32": "F32",
     "float16": "F16",
@@ -31,31 +37,34 @@ _SAFETENSORS = {
     "float64": "F64",
     "int64": "I64",
     "bool": "BOOL",
+    "uint8": "U8",
 }
 _TOP = "top."  # before the names of the top's weights in the bundle
 _ALIGNMENT = 64
 
 
-def table_groups(config: Config) -> list[Group]:
-    """The tables that features use, stacked by type and width."""
+def table_groups(config: Config, row_format: RowFormat | None = None) -> list[Group]:
+    """The tables that features use, stacked by row format and width. row_format: of all; None: as trained."""
     features = config.sparse_features
     used = {name: t for name, t in config.tables.items() if any(f.table == name for f in features.values())}
-    kinds = sorted({(t.data_type, t.embedding_dim) for t in used.values()})
+    kinds: dict[str, tuple[RowFormat, int]] = {
+        name: (row_format or t.data_type, t.embedding_dim) for name, t in used.items()
+    }
     groups = []
-    for data_type, width in kinds:
-        tables = {n: t for n, t in used.items() if (t.data_type, t.embedding_dim) == (data_type, width)}
+    for kind, width in sorted(set(kinds.values())):
+        tables = {name: t for name, t in used.items() if kinds[name] == (kind, width)}
         names = [name for name in features if features[name].table in tables]
         starts = dict(zip(tables, _starts([t.num_embeddings for t in tables.values()]), strict=False))
-        groups.append(_group(f"tables.{data_type}.{width}", tables, {name: features[name] for name in names}, starts))
+        groups.append(_group(kind, tables, {name: features[name] for name in names}, starts))
     return groups
 
 
-def _group(name: str, tables: Mapping, features: Mapping[str, SparseFeature], starts: Mapping[str, int]) -> Group:
-    first = next(iter(tables.values()))
+def _group(kind: RowFormat, tables: Mapping, features: Mapping[str, SparseFeature], starts: Mapping[str, int]) -> Group:
+    width = next(iter(tables.values())).embedding_dim
     return Group(
-        name=name,
-        embedding_dim=first.embedding_dim,
-        data_type=first.data_type,
+        name=f"tables.{kind}.{width}",
+        embedding_dim=width,
+        row_format=kind,
         features=tuple(features),
         first_rows=tuple(starts[f.table] for f in features.values()),
         rows=tuple(tables[f.table].num_embeddings for f in features.values()),
@@ -69,57 +78,164 @@ def _starts(lengths: Sequence[int]) -> list[int]:
     return [sum(lengths[:i]) for i in range(len(lengths) + 1)]
 
 
-class MappedWeights:
-    """The tensors of a bundle, mapped into its file as it is written.
+class KeptRows:
+    """Some rows of a table, as they were trained: `kept[ids]`, as of the whole table."""
 
-    Attributes:
-        weights: names, types and shapes, in the order in which the program takes them.
-        tensors: the same order; writing to them writes to the file.
-        tables: table name -> its rows inside its stack.
-        top: the top's state dict.
+    def __init__(self, ids: npt.NDArray[np.int64], width: int) -> None:
+        """ids: in order, each once."""
+        self.ids, self.rows = ids, torch.empty(len(ids), width)
+
+    def keep(self, first: int, block: Tensor) -> None:
+        """Takes what it keeps of the rows from `first` on."""
+        low, high = np.searchsorted(self.ids, (first, first + len(block)))
+        self.rows[low:high] = block[torch.from_numpy(self.ids[low:high] - first)]
+
+    def __getitem__(self, ids: Tensor) -> Tensor:
+        return self.rows[torch.from_numpy(np.searchsorted(self.ids, ids.numpy()))]
+
+
+class Stored(NamedTuple):
+    """What `write_weights` wrote.
+
+    weights: names, types and shapes, in the order in which the program takes them.
+    table_digests: table -> xxh3-128 of its stored rows, in hex.
+    top: the top's state dict as it was trained.
     """
 
-    def __init__(self, path: Path, config: Config, groups: Sequence[Group], checkpoint: Checkpoint) -> None:
-        """Makes the file and fills it from `checkpoint`."""
-        reader = RawReader(checkpoint)
-        top = _top_weights(reader)
-        stacks = [_stack(group, config) for group in groups]
-        self.weights = stacks + top
-        mapped = _map(path, sorted(self.weights, key=lambda w: -getattr(torch, w.dtype).itemsize))
-        self.tensors = [mapped[weight.name] for weight in self.weights]
-        self.top = {weight.name.removeprefix(_TOP): mapped[weight.name] for weight in top}
-        self.tables: dict[str, Tensor] = {}
-        for group in groups:
-            for feature, first, rows in zip(group.features, group.first_rows, group.rows, strict=True):
-                self.tables[config.sparse_features[feature].table] = mapped[group.name][first : first + rows]
-        targets = {saved_names.table(name): rows for name, rows in self.tables.items()}
-        targets |= {saved_names.top(name): tensor for name, tensor in self.top.items()}
-        planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-        load(targets, storage_reader=reader, planner=planner, no_dist=True)
+    weights: list[Weight]
+    table_digests: dict[str, str]
+    top: dict[str, Tensor]
+
+
+def write_weights(
+    path: Path,
+    config: Config,
+    groups: Sequence[Group],
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    kept: Mapping[str, KeptRows],
+) -> Stored:
+    """Writes tables and top of `checkpoint` to `path`.
+
+    Args:
+        dtype: of the top's floating-point weights.
+        kept: table -> what is to be kept of it.
+
+    Raises:
+        DivergedError: the checkpoint holds NaN or infinite numbers.
+    """
+    with ExitStack() as stack:
+        reader = _Reader(checkpoint, stack)
+        top = {name: reader.whole(saved_names.top(name)) for name in reader.top_names}
+        cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in top.items()}
+        tables = [_stack(group, config) for group in groups]
+        weights = tables + [_weight(_TOP + name, tensor) for name, tensor in cast.items()]
+        file = stack.enter_context(path.open("wb"))
+        places = _write_header(file, sorted(weights, key=lambda w: -getattr(torch, w.dtype).itemsize))
+        for name, tensor in cast.items():
+            file.seek(places[_TOP + name])
+            file.write(_bytes_of(tensor))
+        digests = {}
+        for group, stored in zip(groups, tables, strict=True):
+            row_bytes = stored.shape[1] * getattr(torch, stored.dtype).itemsize
+            for name, first in _tables_of(group, config).items():
+                file.seek(places[group.name] + first * row_bytes)
+                digests[name] = _write_table(file, reader, name, group.row_format, kept.get(name))
         refuse_to_load(reader.unsound, (), checkpoint, Agreement())
+    return Stored(weights, digests, top)
+
+
+def _write_table(file: IO[bytes], reader: "_Reader", name: str, row_format: RowFormat, kept: KeptRows | None) -> str:
+    digest = xxhash.xxh3_128()
+    for first, block in reader.blocks(saved_names.table(name)):
+        content = _bytes_of(encode(block, row_format))
+        digest.update(content)
+        file.write(content)
+        if kept is not None:
+            kept.keep(first, block.float())
+    return digest.hexdigest()
+
+
+class _Reader:
+    """Reads tensors of a checkpoint in blocks of rows, whatever ranks wrote them.
+
+    Attributes:
+        unsound: names of tensors with numbers that are NaN, infinite or far too large.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, stack: ExitStack) -> None:
+        """stack: closes the files."""
+        self._checkpoint, self._stack, self._index = checkpoint, stack, read_index(checkpoint)
+        self._files: dict[str, IO[bytes]] = {}
+        self.unsound: set[str] = set()
+        names = [saved_names.name_in_top(name) for name in self._index.state_dict_metadata]
+        self.top_names = [name for name in names if name is not None]
+
+    def blocks(self, name: str):
+        """(first row, rows in their own type) of consecutive blocks."""
+        entry = self._entry(name)
+        rows, width = entry.size
+        step = max(1, _BLOCK_BYTES // (4 * width))
+        for first in range(0, rows, step):
+            yield first, self._read(name, first, min(step, rows - first))
+
+    def whole(self, name: str) -> Tensor:
+        entry = self._entry(name)
+        return self._read(name, 0, entry.size[0] if entry.size else 0)
+
+    def _entry(self, name: str) -> TensorStorageMetadata:
+        entry = self._index.state_dict_metadata[name]
+        assert isinstance(entry, TensorStorageMetadata), name
+        return entry
+
+    def _read(self, name: str, first: int, count: int) -> Tensor:
+        entry = self._entry(name)
+        dtype = entry.properties.dtype
+        target = torch.empty((count, *entry.size[1:]) if entry.size else (), dtype=dtype)
+        for chunk in entry.chunks:
+            start, size = chunk.offsets[0] if entry.size else 0, chunk.sizes[0] if entry.size else 0
+            low, high = max(first, start), min(first + count, start + size)
+            if low >= high and entry.size:
+                continue
+            region = target[low - first : high - first] if entry.size else target
+            for dim in range(1, len(entry.size)):
+                region = region.narrow(dim, chunk.offsets[dim], chunk.sizes[dim])
+            place = self._index.storage_data[MetadataIndex(name, chunk.offsets)]
+            inside = [low - start, *[0] * (len(entry.size) - 1)] if entry.size else []
+            read_region(self._file(place.file), place.start, chunk.sizes, dtype, inside, region)
+        if not is_sound(target, as_weights=saved_names.is_weight(name)):
+            self.unsound.add(name)
+        return target
+
+    def _file(self, name: str) -> IO[bytes]:
+        if name not in self._files:
+            self._files[name] = self._stack.enter_context(self._checkpoint.folder.reader(name))
+        return self._files[name]
+
+
+def _tables_of(group: Group, config: Config) -> dict[str, int]:
+    """Table -> its first row in the stack of its group."""
+    named = zip(group.features, group.first_rows, strict=True)
+    return {config.sparse_features[feature].table: first for feature, first in named}
 
 
 def _stack(group: Group, config: Config) -> Weight:
-    tables = {config.sparse_features[name].table for name in group.features}
-    rows = sum(config.tables[name].num_embeddings for name in tables)
-    dtype = str(_DTYPES[group.data_type]).removeprefix("torch.")
-    return Weight(name=group.name, dtype=dtype, shape=(rows, group.embedding_dim))
+    rows = sum(config.tables[name].num_embeddings for name in _tables_of(group, config))
+    dtype, width = stored_as(group.row_format, group.embedding_dim)
+    return Weight(name=group.name, dtype=str(dtype).removeprefix("torch."), shape=(rows, width))
 
 
-def _top_weights(reader: RawReader) -> list[Weight]:
-    weights = []
-    for name, entry in reader.metadata.state_dict_metadata.items():
-        of_top = saved_names.name_in_top(name)
-        if of_top is not None:
-            assert isinstance(entry, TensorStorageMetadata), name
-            dtype = str(entry.properties.dtype).removeprefix("torch.")
-            weights.append(Weight(name=_TOP + of_top, dtype=dtype, shape=tuple(entry.size)))
-    return weights
+def _weight(name: str, tensor: Tensor) -> Weight:
+    return Weight(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
 
 
-def _map(path: Path, weights: Sequence[Weight]) -> dict[str, Tensor]:
-    """Writes the header of a safetensors file and maps its values. Every tensor must start at a multiple of its type's
-    size: they come by falling size of their type."""
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _write_header(file: IO[bytes], weights: Sequence[Weight]) -> dict[str, int]:
+    """Writes the header of a safetensors file, gives it its length, and returns where each tensor starts. Every tensor
+    must start at a multiple of its type's size: they come by falling size of their type."""
     ends = _starts([math.prod(w.shape) * getattr(torch, w.dtype).itemsize for w in weights])
     header = {
         w.name: {"dtype": _SAFETENSORS[w.dtype], "shape": list(w.shape), "data_offsets": [start, end]}
@@ -127,12 +243,6 @@ def _map(path: Path, weights: Sequence[Weight]) -> dict[str, Tensor]:
     }
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 8) % _ALIGNMENT)
-    first = len(text) + 8
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(first + ends[-1])
-    values = torch.from_file(str(path), shared=True, size=first + ends[-1], dtype=torch.uint8)
-    return {
-        w.name: values[first + start : first + end].view(getattr(torch, w.dtype)).view(w.shape)
-        for w, start, end in zip(weights, ends[:-1], ends[1:], strict=True)
-    }
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.truncate(len(text) + 8 + ends[-1])
+    return {w.name: len(text) + 8 + start for w, start in zip(weights, ends[:-1], strict=True)}

@@ -1,20 +1,24 @@
 """From a run directory to a bundle that a server loads: `trainer.serving.signature` says what is in one.
 
-The newest complete checkpoint is read without a process group, so a run of many GPUs is exported on any machine with
-the disk for it. The bundle is written beside its place, loaded as a server would, held against the trainer's own
-modules, and only then moved there.
+A complete checkpoint is read without a process group, so a run of many GPUs is exported on any machine with the disk
+for it. The bundle is written beside its place, loaded as a server would, held against the trainer's own modules, and
+only then moved there.
 """
 
+import json
 import logging
 import os
 import platform
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 from torch import Tensor, nn
 
 from configs.errors import UserError
@@ -25,93 +29,181 @@ from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
 from models.build import top_of
 from models.criterion import Criterion
-from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Checkpoint
 from trainer.data.dataset.schema_text import schema_to_text
-from trainer.export import program as export_program
-from trainer.export.parity import check_parity, generate_columns
-from trainer.export.weights import MappedWeights, table_groups
+from trainer.export import programs
+from trainer.export.card import card
+from trainer.export.choose import LATEST, choose_checkpoint, evaluated_at
+from trainer.export.forward_pass import ForwardPass
+from trainer.export.parity import SampleRows, check_parity, generate_columns, sample_rows
+from trainer.export.weights import Stored, table_groups, write_weights
+from trainer.file_record import checksum
 from trainer.run.manifests import read_manifest
 from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
 from trainer.serving.bundle import Bundle
 from trainer.serving.columns import widest
-from trainer.serving.inputs import program_inputs
-from trainer.serving.program import this_platform
-from trainer.serving.signature import COMPILED, PROGRAM, WEIGHTS, Signature, Source, is_bundle, write_signature
+from trainer.serving.program import compiled_here, has_bf16, instructions_here
+from trainer.serving.signature import (
+    CARD,
+    GRAPH,
+    WARM_UP,
+    WEIGHTS,
+    Compiled,
+    Group,
+    Signature,
+    Source,
+    is_bundle,
+    write_signature,
+)
 
 log = logging.getLogger(__name__)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_WARM_UP_ROWS = 64
 _TIMED_ROWS = (1, 512)
 _TIMED_CALLS = 30
 _COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
 
 
-def export(run_dir: str, out: str | None = None, *, overwrite: bool = False) -> Path:
-    """Writes the bundle of a run's newest checkpoint and returns its folder.
+def export(
+    run_dir: str,
+    out: str | None = None,
+    *,
+    overwrite: bool = False,
+    checkpoint: str = LATEST,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes the bundle of a run's checkpoint and returns its folder.
 
     Args:
         run_dir: what `train` wrote.
         out: a folder; RUN/export if left out.
         overwrite: replace a bundle that is there.
+        checkpoint: "latest", "best", or a step.
+        settings: keys of the section `export` that come before the run's.
 
     Raises:
-        UserError: there is no run or no checkpoint, or `out` is taken by something else, or does not last.
+        UserError: there is no run or no such checkpoint, or `out` is taken by something else, or does not last.
         ParityError: the bundle scores differently from the trainer; nothing is written.
     """
     run = open_run(run_dir)
     config = load_config(run.config)
-    config = config.model_copy(update={"features": features_of(run, config)})
-    checkpoint = Checkpointer(run.checkpoints, config.checkpoint, {}).newest_complete()
-    if checkpoint is None:
-        raise UserError(f"{run} has no complete checkpoint\nTrain it first, or give the directory of another run.")
+    changed = config.export.model_copy(update=dict(settings or {}))
+    config = config.model_copy(update={"features": features_of(run, config), "export": changed})
+    _check(config)
+    chosen = choose_checkpoint(run, config.checkpoint, checkpoint)
     check_lasts(out or run_dir, "--out" if out else "RUN, or --out,")
     target = Path(out).expanduser().absolute() if out else run.export
     check_output(target, "--out", "folder", is_own=is_bundle, overwrite=overwrite)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     draft.mkdir(parents=True)
     try:
-        _write(draft, run, config, checkpoint)
+        _write(draft, run, config, chosen)
         _move(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
+def _check(config: Config) -> None:
+    """Raises UserError for what this machine, or these tables, cannot be exported as."""
+    wanted, device = config.export, config.export.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"export.device is cuda, and torch {torch.__version__} finds no GPU\nExport where one is.")
+    if device == "cuda" and wanted.tables in ("int8", "int4"):
+        raise UserError(f"export.tables is {wanted.tables}, which is for a CPU\nTake fp16 on a GPU.")
+    if wanted.precision == "bf16" and not has_bf16(device):
+        raise UserError(
+            "export.precision is bf16, which this processor has not: the bundle could not be checked\n"
+            "Export on a processor with AVX512_BF16 or AMX, or take fp32."
+        )
+    for name, table in config.tables.items():
+        if wanted.tables == "int4" and table.embedding_dim % 2:
+            raise UserError(f"export.tables is int4, but tables.{name}.embedding_dim is odd\nTake int8.")
+
+
 def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:
-    groups = table_groups(config)
-    mapped = MappedWeights(folder / WEIGHTS, config, groups, checkpoint)
-    top = top_of(config).eval()
-    _load_top(top, mapped.top, checkpoint)
-    refusal = _write_programs(folder, config, top, mapped)
+    groups = table_groups(config, config.export.tables)
     schema = _input_schema(run, config)
+    sample = sample_rows(config, FeatureTransforms(config.features, config.tables), schema)
+    kept = sample.kept(config)
+    stored = write_weights(folder / WEIGHTS, config, groups, checkpoint, _DTYPES[config.export.precision], kept)
+    top = top_of(config).eval()
+    _load_top(top, stored.top, checkpoint)
+    compiled, refusal = _write_programs(folder, config, top, groups, stored)
+    features = _copy_vocabularies(config.features, folder)
+    if sample.data is not None:
+        names = FeatureTransforms(config.features, config.tables).columns
+        pq.write_table(sample.data.select(names).slice(0, _WARM_UP_ROWS), folder / WARM_UP)
     signature = Signature(
         tasks=tuple(config.tasks),
-        features=_copy_vocabularies(config.features, folder),
-        tables={name: config.tables[name] for name in mapped.tables},
+        features=features,
+        tables={name: config.tables[name] for name in stored.table_digests},
         columns={} if schema is None else {field.name: str(field.type) for field in schema},
         arrow_schema=None if schema is None else schema_to_text(schema),
         dense_width=config.input_layout.dense_width,
         groups=tuple(groups),
-        weights=tuple(mapped.weights),
-        compiled_for=None if refusal else this_platform(),
-        source=Source(
-            run=str(run),
-            step=checkpoint.position.step,
-            epoch=checkpoint.position.epoch,
-            facts=checkpoint.facts,
-        ),
+        weights=tuple(stored.weights),
+        table_digests=stored.table_digests,
+        identity=_identity(folder, features, groups, stored),
+        device=config.export.device,
+        precision=config.export.precision,
+        compiled=tuple(compiled),
+        source=_source(run, config, checkpoint),
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)
-    bundles = {"uncompiled": Bundle(folder, compiled=False, verify=False)}
-    bundles |= {} if refusal else {"compiled": Bundle(folder, verify=False)}
-    checks = [check_parity(bundle, config, mapped.tables, top) for bundle in bundles.values()]
-    parity = max(checks, key=lambda check: check.largest_difference)
-    milliseconds = {name: _time(bundle, config) for name, bundle in bundles.items()}
-    write_signature(folder, signature.model_copy(update={"parity": parity, "milliseconds": milliseconds}))
+    signature = _checked(folder, signature, config, kept, top, sample)
+    (folder / CARD).write_text(card(signature, sample.data and sample.data.select(list(signature.columns))), "utf-8")
+    write_signature(folder, signature)
     if refusal:
-        _say_what_it_costs(refusal, milliseconds["uncompiled"])
+        _say_what_it_costs(refusal, signature.milliseconds["graph"])
+
+
+def _checked(
+    folder: Path,
+    signature: Signature,
+    config: Config,
+    kept: Mapping[str, Any],
+    top: nn.Module,
+    sample: SampleRows,
+) -> Signature:
+    """The signature with what was found when each program of the bundle was loaded, compared and timed."""
+    parities, milliseconds = [], {}
+    for program in (*signature.compiled, None):
+        write_signature(folder, signature.model_copy(update={"compiled": (program,) if program else ()}))
+        bundle = Bundle(folder, verify=False)
+        parities.append(check_parity(bundle, config, kept, top, sample))
+        milliseconds[program.instructions if program else "graph"] = _time(bundle, config)
+    parity = max(parities, key=lambda found: found.largest_difference)
+    return signature.model_copy(update={"parity": parity, "milliseconds": milliseconds})
+
+
+def _source(run: RunDirectory, config: Config, checkpoint: Checkpoint) -> Source:
+    facts = json.dumps(checkpoint.facts, sort_keys=True)
+    return Source(
+        run=str(run),
+        run_digest=checksum(facts.encode()),
+        data=config.data.root,
+        step=checkpoint.position.step,
+        epoch=checkpoint.position.epoch,
+        metrics=evaluated_at(run, checkpoint.position.step),
+        facts=checkpoint.facts,
+    )
+
+
+def _identity(folder: Path, features: Mapping[str, Feature], groups: Sequence[Group], stored: Stored) -> str:
+    """Of what rows of tables mean and what is done with them, and not of their values."""
+    vocabularies = {path: checksum((folder / path).read_bytes()) for path in files_of(features).values()}
+    parts = {
+        "features": {name: feature.model_dump(mode="json") for name, feature in features.items()},
+        "vocabularies": vocabularies,
+        "program": checksum((folder / GRAPH).read_bytes()),
+        "groups": [group.model_dump(mode="json") for group in groups],
+        "weights": [weight.model_dump(mode="json") for weight in stored.weights],
+    }
+    return checksum(json.dumps(parts, sort_keys=True).encode())
 
 
 def _load_top(top: nn.Module, weights: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
@@ -133,21 +225,23 @@ def _input_schema(run: RunDirectory, config: Config) -> pa.Schema | None:
     return pa.schema([(name, widest([schema.field(name).type for schema in manifest.schemas])) for name in names])
 
 
-def _write_programs(folder: Path, config: Config, top: nn.Module, mapped: MappedWeights) -> str | None:
-    """Writes the exported program and the compiled one. Returns why there is no compiled one, if so."""
-    groups = table_groups(config)
-    columns = generate_columns(config, rows=8)
-    program = export_program.Program(
-        groups,
-        config.input_layout,
-        top,
-        list(mapped.top),
-        Criterion(config.tasks).predict,
-    )
-    inputs = program_inputs(columns, groups, columns.dense.shape[1])
-    exported = export_program.export_program(program, mapped.tensors, inputs)
-    export_program.save_exported(exported, folder / PROGRAM)
-    return export_program.compile_program(exported, folder / COMPILED)
+def _write_programs(
+    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
+) -> tuple[list[Compiled], str | None]:
+    """Writes the graph and what is compiled of it, and returns the latter, the fastest first, or why there is none."""
+    predict = Criterion(config.tasks).predict
+    dtype, device = _DTYPES[config.export.precision], config.export.device
+    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, dtype)
+    exported = programs.trace(forward, stored.weights, device)
+    programs.save_graph(exported, folder / GRAPH)
+    compiled = []
+    for instructions in instructions_here(device):
+        file = f"program.{instructions}.pt2"
+        refusal = programs.compile_graph(exported, folder / file, instructions)
+        if refusal is not None:
+            return compiled, refusal
+        compiled.append(compiled_here(file, instructions))
+    return compiled, None
 
 
 def _copy_vocabularies(features: Mapping[str, Feature], folder: Path) -> dict[str, Feature]:

@@ -3,13 +3,13 @@
 Reading files is left to `trainer.serving.score`, answering requests to `trainer.serving.server`.
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import safe_open
 from torch import Tensor
 
@@ -21,11 +21,10 @@ from trainer.data.dataset.faults import first_line
 from trainer.data.dataset.schema_text import schema_from_text
 from trainer.serving.columns import AsTrained
 from trainer.serving.inputs import program_inputs
-from trainer.serving.program import Program, load_compiled, load_exported, why_not_here
+from trainer.serving.program import load_program, refuse_device
 from trainer.serving.signature import (
-    COMPILED,
-    PROGRAM,
     SIGNATURE,
+    WARM_UP,
     WEIGHTS,
     Signature,
     Weight,
@@ -34,8 +33,8 @@ from trainer.serving.signature import (
     unreadable,
 )
 
-log = logging.getLogger(__name__)
-_ROWS_A_CALL = 8192  # bounds the memory of one call; larger ones are no faster
+_ROWS_PER_TRANSFORM = 8192
+_ROWS_PER_CALL = 512  # what a call of more rows makes in between leaves the cache, and each is new memory
 
 
 class Bundle:
@@ -43,17 +42,22 @@ class Bundle:
 
     Args:
         folder: what `export` wrote.
-        compiled: False takes the exported graph even where the compiled program runs.
+        compiled: False takes the graph even where a compiled program runs.
         verify: compare the checksums of all files, which reads them whole; else their sizes alone, so that a flipped
             bit is served.
 
+    Attributes:
+        tasks: names of the predictions.
+        instructions: what the program was compiled for; None where it is the graph.
+
     Raises:
-        UserError: it is not a bundle, or not a whole one.
+        UserError: it is not a bundle, or not a whole one, or this machine has not what it computes with.
     """
 
     def __init__(self, folder: str | Path, *, compiled: bool = True, verify: bool = True) -> None:
         self.folder = Path(folder)
         self.signature: Signature = read_signature(self.folder)
+        refuse_device(self.signature, self.folder)
         if verify:
             check_checksums(self.folder, self.signature)
         self.tasks = self.signature.tasks
@@ -63,10 +67,27 @@ class Bundle:
         self.schema = schema_from_text(schema) if schema else None
         self.as_trained = AsTrained(self.signature.features, self.schema)
         try:
-            self._weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
-            self._program, self.compiled = _load_program(self.folder, self.signature, compiled)
+            weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
+            self._weights = [weight.to(self.signature.device) for weight in weights]
+            self._program, used = load_program(self.folder, self.signature, compiled)
+            self.instructions = used.instructions if used else None
+            self.warm()
         except OSError as error:
             raise unreadable(Path(error.filename or self.folder), error) from None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether its program is a compiled one."""
+        return self.instructions is not None
+
+    def warm(self) -> None:
+        """Scores the rows that travel with the bundle, one and then all, so that the first request is not the slowest:
+        memory is claimed, kernels are chosen and rows that many ask for are read by then."""
+        path = self.folder / WARM_UP
+        if WARM_UP in self.signature.files:
+            rows = pq.read_table(path)
+            for count in (1, rows.num_rows):
+                self.predict(rows.slice(0, count), str(path))
 
     @property
     def id_columns(self) -> frozenset[str]:
@@ -87,8 +108,8 @@ class Bundle:
         """
         table = self._needed(table, where)
         parts = [
-            self._predict(table.slice(start, _ROWS_A_CALL), where, first_row + start)
-            for start in range(0, table.num_rows, _ROWS_A_CALL)
+            self._predict(table.slice(start, _ROWS_PER_TRANSFORM), where, first_row + start)
+            for start in range(0, table.num_rows, _ROWS_PER_TRANSFORM)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.tasks)), np.float32)
 
@@ -131,8 +152,17 @@ class Bundle:
         """Predictions [B, T] of B transformed rows. Raises ValueError when they do not fit the bundle."""
         if not len(columns.dense):
             return np.empty((0, len(self.tasks)), np.float32)
+        parts = [
+            self._run(columns.narrow(start, min(start + _ROWS_PER_CALL, len(columns.dense))))
+            for start in range(0, len(columns.dense), _ROWS_PER_CALL)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, columns: Columns) -> npt.NDArray[np.float32]:
         inputs = program_inputs(columns, self.signature.groups, self.signature.dense_width)
-        return self._program(self._weights, inputs).numpy()
+        if self.signature.device != "cpu":
+            inputs = [tensor.to(self.signature.device) for tensor in inputs]
+        return self._program(self._weights, inputs).cpu().numpy()
 
 
 def load_weights(path: Path, expected: Sequence[Weight]) -> list[Tensor]:
@@ -154,15 +184,6 @@ def load_weights(path: Path, expected: Sequence[Weight]) -> list[Tensor]:
                 )
             weights.append(tensor)
     return weights
-
-
-def _load_program(folder: Path, signature: Signature, compiled: bool) -> tuple[Program, bool]:
-    if compiled and signature.compiled_for is not None:
-        reason = why_not_here(signature.compiled_for)
-        if reason is None:
-            return load_compiled(folder / COMPILED), True
-        log.warning("%s is not used: %s. The uncompiled program is slower; export the run here.", COMPILED, reason)
-    return load_exported(folder / PROGRAM), False
 
 
 def _with_own_files(signature: Signature, folder: Path) -> dict[str, Feature]:

@@ -50,6 +50,7 @@ class AsTrained:
     def __init__(self, features: Mapping[str, Feature], trained: pa.Schema | None) -> None:
         self._ids = {f.column or name for name, f in features.items() if isinstance(f, SparseFeature)}
         self._types = {field.name: element_type(field.type) for field in trained or []}
+        self._as_it_is: dict[str, set[pa.DataType]] = {name: set() for name in self._types}
 
     @property
     def id_columns(self) -> frozenset[str]:
@@ -67,13 +68,23 @@ class AsTrained:
             UserError: a column, or a value in one, is of another kind than in training.
         """
         origin = Origin(where, first_row)
-        for place, name in enumerate(table.column_names):
-            if name in self._types and not pt.is_null(self._types[name]):
+        for place, (name, kind) in enumerate(zip(table.column_names, table.schema.types, strict=True)):
+            if name in self._types and kind not in self._as_it_is[name] and not pt.is_null(self._types[name]):
+                if self._stays(name, kind):
+                    self._as_it_is[name].add(kind)
+                    continue
                 column = _Column(name, single_array(table.column(place)), self._types[name], origin)
                 converted = column.as_ids() if name in self._ids else column.as_numbers()
                 if converted is not None:
                     table = table.set_column(place, name, converted)
         return table
+
+    def _stays(self, name: str, kind: pa.DataType) -> bool:
+        """Whether a column of type `kind` may stay as it is, whatever is in it."""
+        kind, trained = element_type(kind), self._types[name]
+        if name in self._ids:
+            return id_kind(kind) == id_kind(trained) and not pt.is_floating(trained)
+        return kind == trained or (_is_number(kind) and not pt.is_floating(trained))
 
 
 class _Column:

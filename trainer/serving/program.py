@@ -1,9 +1,10 @@
-"""A bundle's program as a function of tensors, compiled where this machine can run that, else as an exported graph.
+"""A bundle's program as a function of tensors: compiled where this machine can run that, else as a graph.
 
 Both take the weights as inputs like any other: nothing is loaded into the program, so the same memory-mapped weights
 serve it, and other weights of the same shapes would at once.
 """
 
+import logging
 import platform
 import tempfile
 import zipfile
@@ -13,54 +14,121 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.serving.signature import Platform
+from configs.errors import UserError
+from trainer.serving.signature import GRAPH, Compiled, Signature
 
+log = logging.getLogger(__name__)
 Program = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 """(weights, inputs) -> predictions [B, T]. Shapes and types are not checked: `inputs` does that."""
+_AVX512, _AVX2 = ("AVX512",), ("AVX512", "AVX2")
+_INSTRUCTIONS = {"avx512": _AVX512, "avx2": _AVX2}  # -> processors, as torch calls them, that have these
 
 
-def this_platform() -> Platform:
-    """Where this process runs."""
-    return Platform(
+def instructions_here(device: str) -> tuple[str, ...]:
+    """What a program can be compiled for on this machine, the fastest first."""
+    if device == "cuda":
+        return ("cuda",)
+    capability = torch.backends.cpu.get_cpu_capability()
+    wide = tuple(name for name, processors in _INSTRUCTIONS.items() if capability in processors)
+    return wide or ("cpu",)
+
+
+def compiled_here(file: str, instructions: str) -> Compiled:
+    """The record of a program that this process compiled."""
+    return Compiled(
+        file=file,
+        instructions=instructions,
         torch=torch.__version__,
         system=platform.system(),
         machine=platform.machine(),
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        processor=_processor(instructions),
     )
 
 
-def why_not_here(compiled_for: Platform) -> str | None:
+def why_not_here(compiled: Compiled) -> str | None:
     """What keeps a compiled program from running in this process; None if nothing does."""
-    here = this_platform()
+    here = compiled_here(compiled.file, compiled.instructions)
     for field in ("torch", "system", "machine"):
-        was, now = getattr(compiled_for, field), getattr(here, field)
+        was, now = getattr(compiled, field), getattr(here, field)
         if was != now:
             return f"it was compiled for {field} {was}, this is {now}"
-    if here.machine == "x86_64":  # compiled for AVX2 whatever the machine that did it had
-        return "this processor has no AVX2" if here.cpu_capability in ("DEFAULT", "NO AVX") else None
-    if here.cpu_capability != compiled_for.cpu_capability:
-        return f"it was compiled for {compiled_for.cpu_capability}, this processor has {here.cpu_capability}"
+    if compiled.instructions in _INSTRUCTIONS:
+        has = torch.backends.cpu.get_cpu_capability() in _INSTRUCTIONS[compiled.instructions]
+        return None if has else f"this processor has no {compiled.instructions.upper()}"
+    if compiled.processor != here.processor:
+        return f"it was compiled for {compiled.processor}, this is {here.processor}"
     return None
 
 
-def load_compiled(path: Path) -> Program:
+def _processor(instructions: str) -> str:
+    if instructions == "cuda":
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def refuse_device(signature: Signature, folder: Path) -> None:
+    """Raises UserError where this machine has not what the bundle computes with."""
+    if signature.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{folder} computes on a GPU, and torch {torch.__version__} finds none here\n"
+            "Export the run with --device cpu, or serve it on a machine with a GPU."
+        )
+    if signature.precision == "bf16" and not has_bf16(signature.device):
+        raise UserError(
+            f"the top of {folder} is BF16, which this processor has not: torch would emulate it, at 30 times the time "
+            "of FP32\nExport the run with --precision fp32, or serve it on a processor with AVX512_BF16 or AMX."
+        )
+
+
+def has_bf16(device: str) -> bool:
+    """Whether this machine multiplies matrices in BF16, other than by emulation."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if platform.machine() == "x86_64":
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def load_program(folder: Path, signature: Signature, compiled: bool) -> tuple[Program, Compiled | None]:
+    """The fastest program of a bundle that runs here, and which it is; None for the graph.
+
+    compiled: False takes the graph at once.
+    """
+    reasons = []
+    for candidate in signature.compiled if compiled else ():
+        reason = why_not_here(candidate)
+        if reason is None:
+            return load_compiled(folder / candidate.file, signature.device), candidate
+        reasons.append(f"{candidate.file} is not used: {reason}")
+    if reasons:
+        log.warning("%s. The uncompiled program is slower; export the run here.", "; ".join(reasons))
+    return load_graph(folder / GRAPH, signature.device), None
+
+
+def load_compiled(path: Path, device: str = "cpu") -> Program:
     """The machine code of AOTInductor. Several threads may call it; they take turns.
 
     torch's own loader would unpack it into a folder that stays when the process is killed; this one's is gone as soon
-    as the library is loaded.
+    as the library is loaded. On a GPU it stays until the process ends: kernels are loaded when they are first called.
     """
-    with tempfile.TemporaryDirectory(prefix="multigate_") as folder, zipfile.ZipFile(path) as package:
-        (library,) = (name for name in package.namelist() if name.endswith(".so"))
-        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(package.extract(library, folder), 1)  # pyright: ignore
+    folder = tempfile.TemporaryDirectory(prefix="multigate_")
+    with zipfile.ZipFile(path) as package:
+        package.extractall(folder.name)
+        (library,) = (Path(folder.name, name) for name in package.namelist() if name.endswith(".so"))
+    if device == "cuda":
+        runner = torch._C._aoti.AOTIModelContainerRunnerCuda(str(library), 1, device, str(library.parent))  # pyright: ignore
+    else:
+        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1)  # pyright: ignore
+        folder.cleanup()
 
-    def run(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    def run(weights: Sequence[Tensor], inputs: Sequence[Tensor], _folder: object = folder) -> Tensor:
         return runner.run([*weights, *inputs])[0]
 
     return run
 
 
-def load_exported(path: Path) -> Program:
-    """The exported graph, operator by operator. `torch.export.load` would unpickle parts of its own file format."""
+def load_graph(path: Path, device: str = "cpu") -> Program:
+    """The graph, operator by operator. `torch.export.load` would unpickle parts of its own file format."""
     from torch._export.serde.serialize import SerializedArtifact, deserialize  # 2 s that a compiled program saves
 
     module = deserialize(SerializedArtifact(path.read_bytes(), b"", b"", b"")).module()

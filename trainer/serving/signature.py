@@ -2,9 +2,11 @@
 
     export/
         signature.json          written last
+        README.md               the same for people, and how to call it
         weights.safetensors     tables, stacked by width and type, then the top; mapped into memory, never copied
-        program.json            the exported program: a graph as JSON, runs wherever this torch runs
-        program.pt2             the same compiled; missing when there was no C++ compiler
+        program.json            the program as a graph in JSON: runs wherever this torch runs
+        program.avx512.pt2      the same compiled, for each kind of processor; missing without a C++ compiler
+        warmup.parquet          rows that are scored when the bundle is loaded
         vocabulary/<feature>.txt
 
 Nothing here is pickled. The compiled program is machine code, though: load bundles from where you would run software.
@@ -17,14 +19,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import UserError
+from configs.export_config import RowFormat
 from configs.schema import Feature, TableConfig
 from trainer.file_record import FileRecord, checksum, record_of
 
-FORMAT = 1
+FORMAT = 2
 SIGNATURE = "signature.json"
 WEIGHTS = "weights.safetensors"
-PROGRAM = "program.json"
-COMPILED = "program.pt2"
+GRAPH = "program.json"
+WARM_UP = "warmup.parquet"
+CARD = "README.md"
 
 
 class _Part(BaseModel):
@@ -39,7 +43,7 @@ class Group(_Part):
 
     name: str
     embedding_dim: int
-    data_type: Literal["fp32", "fp16"]
+    row_format: RowFormat
     features: tuple[str, ...]
     first_rows: tuple[int, ...]
     rows: tuple[int, ...]
@@ -55,13 +59,23 @@ class Weight(_Part):
     shape: tuple[int, ...]
 
 
-class Platform(_Part):
-    """Where the compiled program runs: this torch, operating system and processor family, with these instructions."""
+class Compiled(_Part):
+    """A compiled program, and where it runs: this torch, operating system, processor family and instructions."""
 
+    file: str
+    instructions: str
     torch: str
     system: str
     machine: str
-    cpu_capability: str
+    processor: str
+
+
+class TaskParity(_Part):
+    """AUC of a task over the same rows, by the trainer's modules and by the bundle; None where there is none."""
+
+    rows: Annotated[int, Field(description="with a label")]
+    trainer_auc: float | None
+    bundle_auc: float | None
 
 
 class Parity(_Part):
@@ -72,14 +86,20 @@ class Parity(_Part):
     data_file: str | None
     largest_difference: float
     tolerance: float
+    max_auc_change: float
+    tasks: dict[str, TaskParity] = {}
 
 
 class Source(_Part):
     """The training run that this bundle was exported from."""
 
     run: str
+    run_digest: Annotated[str, Field(description="of what the run was trained with: one run, one digest")]
+    data: Annotated[str | None, Field(description="root of the data that it was trained on")] = None
     step: int
     epoch: int
+    row_log_window: Annotated[int | None, Field(description="last one in the weights; None: without a row log")] = None
+    metrics: Annotated[dict[str, float], Field(description="of the evaluation at that step, METRIC/TASK")] = {}
     facts: dict[str, object] = {}
 
 
@@ -95,7 +115,11 @@ class Signature(_Part):
     dense_width: int
     groups: tuple[Group, ...]
     weights: tuple[Weight, ...]
-    compiled_for: Platform | None
+    table_digests: Annotated[dict[str, str], Field(description="table -> xxh3-128 of its stored rows")] = {}
+    identity: Annotated[str, Field(description="digest of transforms, program and shapes: equal ones can replace")]
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Annotated[Literal["fp32", "bf16"], Field(description="of the top")] = "fp32"
+    compiled: Annotated[tuple[Compiled, ...], Field(description="the fastest first")]
     source: Source
     versions: dict[str, str]
     parity: Parity | None = None

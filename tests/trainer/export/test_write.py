@@ -18,14 +18,15 @@ from trainer.build import build
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.state import training_state
 from trainer.data.reading.batch import Batch
-from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference
+from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference, sample_rows
 from trainer.export.weights import table_groups
 from trainer.export.write import export
 from trainer.file_record import checksum
 from trainer.run.run_directory import RunDirectory
 from trainer.run.vocabularies import keep_vocabularies
 from trainer.serving.bundle import Bundle
-from trainer.serving.signature import COMPILED, read_signature
+from trainer.serving.program import instructions_here
+from trainer.serving.signature import read_signature
 
 
 @pytest.fixture
@@ -46,9 +47,9 @@ def test_compiled_bundle_scores_as_the_trainer(compiled):
     bundle, _ = compiled
     assert bundle.compiled
     parity = bundle.signature.parity
-    assert parity.largest_difference <= 1e-5
+    assert parity.largest_difference <= 1e-6
     assert (parity.generated_rows, parity.data_rows) == (512, 300)
-    assert set(bundle.signature.milliseconds) == {"compiled", "uncompiled"}
+    assert set(bundle.signature.milliseconds) == {*instructions_here("cpu"), "graph"}
 
 
 def test_signature_says_what_it_is(compiled):
@@ -76,10 +77,13 @@ def test_compiled_and_exported_program_agree(compiled, count):
 
 def test_nothing_is_pickled(compiled):
     bundle, _ = compiled
+    compiled_files = {f"program.{name}.pt2" for name in instructions_here("cpu")}
     names = {path.name for path in bundle.folder.iterdir()}
-    assert names == {"signature.json", "weights.safetensors", "program.json", COMPILED, "vocabulary"}
-    packed = (bundle.folder / COMPILED).read_bytes()
-    assert not any(word in packed for word in (b".pkl", b".pickle", b"sample_inputs", b"state_dict"))
+    others = {"signature.json", "README.md", "weights.safetensors", "program.json", "warmup.parquet", "vocabulary"}
+    assert names == compiled_files | others
+    for file in compiled_files:
+        packed = (bundle.folder / file).read_bytes()
+        assert not any(word in packed for word in (b".pkl", b".pickle", b"sample_inputs", b"state_dict"))
 
 
 def test_weights_are_mapped_not_read(compiled):
@@ -103,24 +107,24 @@ def test_shapes_of_runs(tmp_path, features):
     config = make_run(tmp_path, features)
     bundle = Bundle(export(config.training.run_dir))
     assert bundle.predict(rows(5)).shape == (5, 2)
-    assert bundle.signature.parity.largest_difference <= 1e-5
+    assert bundle.signature.parity.largest_difference <= 1e-6
 
 
 @pytest.mark.parametrize("top", ["single_task", "shared_bottom", "moe", "ple"])
 @pytest.mark.usefixtures("no_compiler")
 def test_tops(tmp_path, top):
     config = make_run(tmp_path, {"user": SPARSE["user"], **DENSE}, top=top)
-    assert Bundle(export(config.training.run_dir)).signature.parity.largest_difference <= 1e-5
+    assert Bundle(export(config.training.run_dir)).signature.parity.largest_difference <= 1e-6
 
 
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_the_cost_is_said(tmp_path, caplog):
     config = make_run(tmp_path, DENSE)
     bundle = Bundle(export(config.training.run_dir))
-    assert bundle.signature.compiled_for is None
+    assert bundle.signature.compiled == ()
     assert not bundle.compiled
     assert "no C++ compiler" in caplog.text
-    assert f"512 rows {bundle.signature.milliseconds['uncompiled']['512']:.2f} ms" in caplog.text
+    assert f"512 rows {bundle.signature.milliseconds['graph']['512']:.2f} ms" in caplog.text
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -213,7 +217,7 @@ def test_a_bundle_of_other_weights_is_refused(compiled):
     mapped = {name: torch.ones(table.num_embeddings, table.embedding_dim) for name, table in config.tables.items()}
     top = top_of(config).eval()
     with pytest.raises(ParityError, match="trainer and bundle differ by"):
-        check_parity(bundle, config, mapped, top)
+        check_parity(bundle, config, mapped, top, sample_rows(config, bundle.transforms, bundle.schema))
 
 
 def test_nothing_is_left_of_a_failed_export(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from tests.trainer.export.exported_runs import make_run, rows
 from trainer.commands.inspect import describe
 from trainer.export.write import export
 from trainer.serving.bundle import Bundle
-from trainer.serving.program import this_platform, why_not_here
+from trainer.serving.program import compiled_here, why_not_here
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_no_bundle(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is damaged"), ('{"format": 99}', "has format 99, this version reads 1"), ('{"format": 1}', "is damaged")],
+    [("{", "is damaged"), ('{"format": 99}', "has format 99, this version reads 2"), ('{"format": 2}', "is damaged")],
 )
 def test_damaged_signature(folder, text, message):
     (folder / "signature.json").write_text(text)
@@ -128,7 +128,7 @@ def test_columns_that_do_not_fit_are_refused(folder):
 
 
 def test_where_a_compiled_program_runs():
-    here = this_platform()
+    here = compiled_here("program.avx2.pt2", "avx2")
     assert why_not_here(here) is None
     assert "compiled for torch 1.0" in why_not_here(here.model_copy(update={"torch": "1.0"}))
     assert "compiled for machine vax" in why_not_here(here.model_copy(update={"machine": "vax"}))
@@ -136,12 +136,13 @@ def test_where_a_compiled_program_runs():
 
 def test_foreign_compiled_program_is_left_aside(folder, caplog):
     signature = json.loads((folder / "signature.json").read_text())
-    signature["compiled_for"] = this_platform().model_dump() | {"torch": "1.0"}
+    compiled = compiled_here("program.avx2.pt2", "avx2").model_copy(update={"torch": "1.0"})
+    signature["compiled"] = [compiled.model_dump()]
     signature["checksum"] = None
     (folder / "signature.json").write_text(json.dumps(signature))
     bundle = Bundle(folder)
     assert not bundle.compiled
-    assert "program.pt2 is not used: it was compiled for torch 1.0" in caplog.text
+    assert "program.avx2.pt2 is not used: it was compiled for torch 1.0" in caplog.text
     assert bundle.predict(rows(3)).shape == (3, 2)
 
 

@@ -139,6 +139,7 @@ def test_a_column_that_cannot_be_converted_is_no_fault_of_the_output(bundle, dat
         raise pa.ArrowNotImplementedError("no kernel for list_view")
 
     monkeypatch.setattr("trainer.serving.bundle.AsTrained.__call__", convert)
+    monkeypatch.setattr(Bundle, "warm", lambda bundle: None)
     with pytest.raises(UserError, match=r"part-0.parquet: a column cannot be converted: no kernel for list_view"):
         score_files(str(bundle.folder), [str(data)], str(tmp_path / "out"))
 

@@ -36,19 +36,23 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, settings: 
 
 
 async def _read(receive: Receive, limit: int, settings: ServeConfig) -> bytes:
-    body = bytearray()
+    parts, size = [], 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
-        part, is_last = message.get("body", b""), not message.get("more_body", False)
-        if len(body) + len(part) > limit:  # a chunked body does not say its length
-            raise _too_long(settings)
-        if is_last and not body:
+        part = message.get("body", b"")
+        if not message.get("more_body", False) and not parts:
+            size = len(part)
+            if size > limit:
+                raise _too_long(settings)
             return part
-        body += part
-        if is_last:
-            return bytes(body)
+        size += len(part)
+        if size > limit:  # a chunked body does not say its length
+            raise _too_long(settings)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
 
 def _too_long(settings: ServeConfig) -> RefusedError:

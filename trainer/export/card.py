@@ -1,0 +1,127 @@
+"""README.md of a bundle: what it is and how to call it. For programs, signature.json says the same."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from configs.schema import SparseFeature
+from trainer.serving.signature import Signature
+
+_BYTES = {"fp32": "4 bytes a number", "fp16": "2 bytes a number", "int8": "1 byte a number", "int4": "4 bits a number"}
+
+
+def card(signature: Signature, example: pa.Table | None) -> str:
+    """The card. example: raw rows, of which the first is shown in the calls."""
+    name = signature.source.run.rstrip("/").rpartition("/")[2]
+    row = _example_row(signature, example)
+    parts = [
+        f"# {name}, step {signature.source.step:,}",
+        "A bundle of multigate: raw columns in, one prediction per task out. Nothing in it is pickled; the compiled "
+        "program is machine code, so load it only from where you would install software from.",
+        "## Outputs\n" + _table(("task", "AUC of the run", "AUC here, trainer", "AUC here, bundle"), _tasks(signature)),
+        "## Inputs\nEvery column must be there; null is a missing value. IDs are hashed or looked up inside.\n\n"
+        + _table(("column", "type in training", "feature", "becomes"), _inputs(signature)),
+        "## Made from\n" + _table(("", ""), _origin(signature)),
+        "## Checked\n" + _checks(signature),
+        "## How to call it\n" + _calls(name, row, signature.tasks),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _tasks(signature: Signature) -> list[list[str]]:
+    rows = []
+    for task in signature.tasks:
+        found = signature.parity.tasks.get(task) if signature.parity else None
+        ours = [_number(found.trainer_auc), _number(found.bundle_auc)] if found else ["", ""]
+        rows.append([f"`{task}`", _number(signature.source.metrics.get(f"auc/{task}")), *ours])
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}"
+
+
+def _inputs(signature: Signature) -> list[list[str]]:
+    rows = []
+    for name, feature in signature.features.items():
+        column = feature.column or name
+        kind = signature.columns.get(column, "not known")
+        if isinstance(feature, SparseFeature):
+            table = signature.tables[feature.table]
+            becomes = f"{feature.transform}: a row of `{feature.table}` ({table.num_embeddings:,} x "
+            becomes += f"{table.embedding_dim}), {table.pooling} of a list"
+        else:
+            numbers = "a number" if feature.width == 1 else f"{feature.width} numbers"
+            becomes = f"{numbers}, {feature.transform}; null is {feature.default:g}"
+        rows.append([f"`{column}`", kind, f"`{name}`", becomes])
+        if isinstance(feature, SparseFeature) and feature.weights is not None:
+            rows.append([f"`{feature.weights}`", signature.columns.get(feature.weights, ""), f"`{name}`", "weights"])
+    return rows
+
+
+def _origin(signature: Signature) -> list[list[str]]:
+    source, formats = signature.source, sorted({group.row_format for group in signature.groups})
+    rows = [
+        ["run", f"`{source.run}`, epoch {source.epoch}, step {source.step:,}"],
+        ["data", f"`{source.data}`" if source.data else "not known"],
+        ["identity", f"`{signature.identity}`: bundles of the same can replace each other"],
+        ["top", f"{signature.precision}, on {signature.device}"],
+        ["tables", ", ".join(f"{kind}: {_BYTES[kind]}" for kind in formats) or "none"],
+        ["compiled for", ", ".join(c.instructions for c in signature.compiled) or "nothing: no C++ compiler"],
+        ["versions", ", ".join(f"{name} {version}" for name, version in signature.versions.items())],
+    ]
+    values = [f"{tag} {value:.5g}" for tag, value in source.metrics.items()]
+    return rows + ([["metrics at that step", ", ".join(values)]] if values else [])
+
+
+def _checks(signature: Signature) -> str:
+    parity = signature.parity
+    if parity is None:
+        return "Not yet."
+    data = f" and {parity.data_rows:,} rows of `{parity.data_file}`" if parity.data_rows else ""
+    times = "; ".join(
+        f"{name}: " + ", ".join(f"{rows} rows {value:.3g} ms" for rows, value in by_rows.items())
+        for name, by_rows in signature.milliseconds.items()
+    )
+    return (
+        f"Trainer and bundle scored {parity.generated_rows:,} generated rows{data}: the largest difference is "
+        f"{parity.largest_difference:.2e} (limit {parity.tolerance:.0e}; of AUC {parity.max_auc_change:g}). One call "
+        f"where it was exported, one thread: {times}."
+    )
+
+
+def _example_row(signature: Signature, example: pa.Table | None) -> dict[str, Any]:
+    if example is not None and example.num_rows:
+        first = example.slice(0, 1).to_pylist()[0]
+        if _as_json(first) is not None:
+            return first
+    return dict.fromkeys(signature.columns)
+
+
+def _as_json(row: dict[str, Any]) -> str | None:
+    try:
+        return json.dumps(row, ensure_ascii=False)
+    except (TypeError, ValueError):  # bytes, decimals, dates
+        return None
+
+
+def _calls(name: str, row: dict[str, Any], tasks: Sequence[str]) -> str:
+    body = json.dumps({"rows": [row]}, ensure_ascii=False).replace("'", "'\\''")
+    answer = json.dumps({"predictions": [dict.fromkeys(tasks, 0.5)]})
+    return f"""```
+python -m trainer serve FOLDER --http-port 8080 --name {name}
+curl -s localhost:8080/predict -H 'content-type: application/json' -d '{body}'
+# {answer}
+```
+
+The server also speaks the Open Inference Protocol (v2), over HTTP and gRPC, so that clients such as tritonclient work:
+`GET /v2/models/{name}` says which tensors it takes, `POST /v2/models/{name}/infer` scores them.
+
+Files and whole data sets: `python -m trainer score FOLDER FILES OUT`."""

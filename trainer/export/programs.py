@@ -1,0 +1,118 @@
+"""From the forward pass to the programs of a bundle: traced once, kept as a graph, and compiled.
+
+Shapes: see `forward_pass`.
+"""
+
+import copy
+import logging
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+from torch._export.serde.serialize import serialize
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, ExportedProgram, export
+
+from trainer.export.forward_pass import ForwardPass
+from trainer.serving.signature import Weight
+
+log = logging.getLogger(__name__)
+_END = 2**63 - 1  # of a slice that ends with its tensor
+_WHOLE = (0, 0, _END)  # dim, start and end of a slice, where they are left out
+_COMPILE: dict[str, dict[str, Any]] = {
+    "avx512": {"cpp.dynamic_threads": True, "cpp.march": "x86-64-v4", "cpp.simdlen": 512},
+    "avx2": {"cpp.dynamic_threads": True, "cpp.march": "x86-64-v3", "cpp.simdlen": 256},
+    "cpu": {"cpp.dynamic_threads": True},
+    "cuda": {},
+}
+
+
+@torch.library.impl("quantized::embedding_bag_4bit_rowwise_offsets", "Meta")
+def _sums_of_int4_rows(table: Tensor, values: Tensor, offsets: Tensor, *_: Any, **__: Any) -> Tensor:
+    """The shape of what the operator returns, which torch tells of the one for bytes alone."""
+    return table.new_empty((offsets.shape[0], 2 * (table.shape[1] - 4)), dtype=torch.float32)
+
+
+def trace(forward: ForwardPass, weights: Sequence[Weight], device: str) -> ExportedProgram:
+    """`forward` as a graph, for any number of rows from 1 on, and any number of IDs. Weights are shapes alone here."""
+    rows = Dim("rows", min=1)
+    shapes: list[dict[int, Any]] = []
+    count, inputs = 4, []
+    with FakeTensorMode() as fake:
+        tensors = [torch.empty(w.shape, dtype=getattr(torch, w.dtype), device=device) for w in weights]
+        for g, group in enumerate(forward.groups):
+            ids = Dim(f"ids_{g}", min=0)
+            shapes += [{0: ids}, {0: rows}] + ([{0: ids}] if group.weighted else [])
+            inputs.append(torch.empty(5 + g, dtype=torch.int64, device=device))
+            inputs.append(torch.empty((count, len(group.features)), dtype=torch.int32, device=device))
+            inputs += [torch.empty(5 + g, device=device)] if group.weighted else []
+        if forward.dense_width:
+            shapes.append({0: rows})
+            inputs.append(torch.empty((count, forward.dense_width), device=device))
+    with fake, torch.no_grad():
+        exported = export(
+            forward.eval(), (tensors, inputs), dynamic_shapes=([None] * len(tensors), shapes), strict=False
+        )
+    assert not exported.state_dict, list(exported.state_dict)
+    assert not exported.constants, f"the top makes tensors from numbers, {list(exported.constants)}; use arange"
+    _see_through_cats(exported.graph_module)
+    return exported
+
+
+def _see_through_cats(graph: fx.GraphModule) -> None:
+    """What takes whole blocks back out of blocks side by side, as a top does that computes on the tables' vectors
+    alone, gets the blocks: copying them there and back costs as much as a matrix product."""
+    aten = torch.ops.aten
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.slice.Tensor:
+            continue
+        source, dim, start, end = cast(tuple[fx.Node, int, int, int], (*node.args, *_WHOLE[len(node.args) - 1 :]))
+        if start == 0 and end == _END:
+            node.replace_all_uses_with(source)
+        elif dim == 1 and source.target is aten.cat.default and source.args[1:] == (1,):
+            blocks = _blocks_between(cast(Sequence[fx.Node], source.args[0]), start, end)
+            if blocks:
+                with graph.graph.inserting_before(node):
+                    found = blocks[0] if len(blocks) == 1 else graph.graph.call_function(aten.cat.default, (blocks, 1))
+                found.meta.setdefault("val", node.meta["val"])
+                node.replace_all_uses_with(found)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _blocks_between(blocks: Sequence[fx.Node], start: int, end: int) -> list[fx.Node]:
+    """Those of `blocks` side by side that fill the columns [start, end); none if it cuts one."""
+    edges = [0, *accumulate(block.meta["val"].shape[1] for block in blocks)]
+    end = min(end, edges[-1])
+    return list(blocks[edges.index(start) : edges.index(end)]) if {start, end} <= set(edges) else []
+
+
+def save_graph(exported: ExportedProgram, path: Path) -> None:
+    """Writes the graph as JSON: of `torch.export.save`, which would add pickled tensors, the graph alone."""
+    graph = copy.copy(exported)
+    graph.example_inputs = None  # the weights: they would be serialized, and all of it thrown away here
+    path.write_bytes(serialize(graph).exported_program)
+
+
+def compile_graph(exported: ExportedProgram, path: Path, instructions: str) -> str | None:
+    """Compiles with AOTInductor into `path`, in 10 to 30 s. Returns why not, where that cannot be done.
+
+    Args:
+        instructions: a key of `_COMPILE`.
+    """
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+        aoti_compile_and_package(exported, package_path=str(path), inductor_configs=_COMPILE[instructions])
+    except InvalidCxxCompiler:
+        return "no C++ compiler (g++ or clang++) was found"
+    except CppCompileError as error:
+        log.warning("%s", error)
+        return "the C++ compiler failed"
+    return None
