@@ -23,7 +23,7 @@ from typing import NamedTuple
 from benchmarks.one_worker import finish, parser, start
 from trainer.build import build
 from trainer.data.reading.batch import Batch
-from trainer.stepper import train_pipeline
+from trainer.pipeline import train_pipeline
 
 WARM_UP, KEPT = 20, 20  # steps, batches
 

@@ -27,10 +27,10 @@ from trainer.data.dataset.scan import build_manifest
 from trainer.data.reading.allocation import ALLOCATION
 from trainer.data.reading.batch import Batch
 from trainer.data.reading.reader import Reader
+from trainer.pipeline import train_pipeline
 from trainer.prepare import generate_missing
 from trainer.ranker import Outputs
 from trainer.run.paths import with_absolute_paths
-from trainer.stepper import train_pipeline
 
 
 class OneWorker(NamedTuple):

@@ -12,18 +12,17 @@ import time
 from itertools import cycle
 
 import torch
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from benchmarks.one_worker import finish, keep_batches, parser, start
 from trainer.build import build
 from trainer.data.reading.batch import Batch
-from trainer.stepper import train_pipeline
+from trainer.pipeline import Pipeline, train_pipeline
 
 KEPT = 8
 """Batches in memory."""
 
 
-def drive(pipeline: TrainPipelineSparseDist, batches: list[Batch], steps: int) -> float:
+def drive(pipeline: Pipeline, batches: list[Batch], steps: int) -> float:
     """Seconds of `steps` steps."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     pipeline.reset()
@@ -41,7 +40,7 @@ def main() -> None:
     arguments = options.parse_args()
     config, device, reader = start(arguments, "benchmarks.precision")
     kept = keep_batches(reader, KEPT)
-    pipelines: dict[str, TrainPipelineSparseDist] = {}
+    pipelines: dict[str, Pipeline] = {}
     for compiled in (False,) if arguments.no_compile else (False, True):
         for precision in ("fp32", "bf16"):
             choice = {"precision": precision, "compile": compiled}

@@ -28,8 +28,9 @@ without them, and has all the process's CPU time; what other threads spend of it
 
 `--json` ends with one object: `share_of_limit` is the limit over the step; `step_ms`, `limit_ms`, `peak_gflops`,
 `copy_gb_per_second`, and `parts`: a row for each with `ms`, `limit_ms`, `share`, `gflop` and `mb`. With
-`--workers`: `speedup`, the one's step over theirs by the clock; `ddp_speedup`, the same with DistributedDataParallel's
-buckets; and `parts` with `share_ms`, what N workers that cost nothing would take, `ms`, `cpu_ms` and `cost_ms`.
+`--workers`: `speedup`, the one's step over theirs by the clock, `speedup_without_waiting`, the same in CPU time,
+`ddp_speedup`, by the clock with DistributedDataParallel's buckets; and `parts` with `share_ms`, the Nth part of the
+one's CPU time, `cpu_ms`, `cost_ms` beyond the share, `ms` by the clock and `waited_ms` of it.
 """
 
 import argparse

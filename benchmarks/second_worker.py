@@ -1,9 +1,10 @@
 """What a second worker costs: the step of one worker, and of two that share its batch, part by part.
 
 Workers are processes of this machine with a gloo group, without Ray, each on one thread. Two that cost nothing would
-take half of the one's time for every part; what they take by the clock beyond that is the cost of the second. Their CPU
-time says how much of it is work and how much is waiting: for the other, or for gloo's own threads, which copy and talk
-to the kernel, and want a core as well. The same step is also measured with DistributedDataParallel's buckets in place
+take half of the one's time for every part. What CPU time each takes beyond that is work that the second one makes: it
+is the thread's own for a part, and in `other threads` that of gloo's, which copy and talk to the kernel and want a core
+as well. What a part takes by the clock beyond its CPU time is waiting: for the other worker, for gloo's threads, or for
+a core that somebody else has. The same step is also measured with DistributedDataParallel's buckets in place
 of the one flat all-reduce of the dense gradients.
 """
 
@@ -35,6 +36,7 @@ from trainer.run.paths import with_absolute_paths
 
 KEPT, WARM_UP = 16, 5  # batches, steps
 
+BUCKETS = "step, DDP's buckets"
 Measured = dict[str, float]  # milliseconds: parts by the clock, with " cpu" those of the thread; and of whole steps
 
 
@@ -87,7 +89,7 @@ def _measure(config: Config, device: torch.device, batches: Sequence[Any], steps
     """Seconds on this rank."""
     world_size, variants = dist.get_world_size(), {"step": build(config, device, dist.get_world_size(), None)}
     if world_size > 1:
-        variants["step, DDP's buckets"] = build_with_ddp(config, device)
+        variants[BUCKETS] = build_with_ddp(config, device)
     calls = {name: TrainersStep(built, config, device, batches) for name, built in variants.items()}
     for call in calls.values():
         for _ in range(WARM_UP):
@@ -134,28 +136,40 @@ def build_with_ddp(config: Config, device: torch.device) -> Built:
 
 
 def _compared(one: Measured, two: Measured, world_size: int) -> dict[str, Any]:
-    """A row a part: `share_ms`, the one worker's time over the number of workers; `ms`, `cpu_ms`; `cost_ms`."""
+    """A row a part, in milliseconds. Parts that a part has not are none."""
     rows = {}
-    for part in (*PARTS, "step", "step, DDP's buckets"):
-        if part in two or f"{part} cpu" in two:
-            ms, cpu = two.get(part), two.get(f"{part} cpu")
-            share = one.get("step" if part.startswith("step") else part)
-            least = None if share is None else share / world_size
-            cost = None if ms is None or least is None else ms - least
-            rows[part] = {"share_ms": least, "ms": ms, "cpu_ms": cpu, "cost_ms": cost}
+    for part in (*PARTS, "step", BUCKETS):
+        if f"{part} cpu" in two:
+            ms, cpu, of_one = (
+                two.get(part),
+                two[f"{part} cpu"],
+                one.get(f"{'step' if part == BUCKETS else part} cpu", 0.0),
+            )
+            share = of_one / world_size
+            waited = None if ms is None else ms - cpu
+            rows[part] = {"share_ms": share, "cpu_ms": cpu, "cost_ms": cpu - share, "ms": ms, "waited_ms": waited}
     return {
-        "speedup": one["step"] / two["step"],
-        "ddp_speedup": one["step"] / two["step, DDP's buckets"],
         "workers": world_size,
+        "speedup": one["step"] / two["step"],
+        "speedup_without_waiting": one["step cpu"] / two["step cpu"],
+        "ddp_speedup": one["step"] / two[BUCKETS],
         "parts": rows,
     }
 
 
 def table(values: Mapping[str, Any]) -> list[str]:
     """For the screen."""
-    world_size = values["workers"]
-    lines = [f"{'part':<22}{'one/' + str(world_size):>10}{'clock':>10}{'CPU':>10}{'cost, ms':>10}"]
+    names = {
+        "share_ms": f"one/{values['workers']}",
+        "cpu_ms": "CPU",
+        "cost_ms": "cost",
+        "ms": "clock",
+        "waited_ms": "wait",
+    }
+    lines = [f"{'ms':<22}" + "".join(f"{name:>10}" for name in names.values())]
     for part, row in values["parts"].items():
-        numbers = (row[key] for key in ("share_ms", "ms", "cpu_ms", "cost_ms"))
-        lines.append(f"{part:<22}" + "".join(f"{'-':>10}" if n is None else f"{n:>10.3f}" for n in numbers))
-    return [*lines, f"{world_size} workers: {values['speedup']:.2f} times one, {values['ddp_speedup']:.2f} with DDP"]
+        lines.append(
+            f"{part:<22}" + "".join(f"{'-':>10}" if row[key] is None else f"{row[key]:>10.3f}" for key in names)
+        )
+    speeds = f"{values['speedup']:.2f} times one, {values['ddp_speedup']:.2f} with DDP's buckets"
+    return [*lines, f"{values['workers']} workers: {speeds}; {values['speedup_without_waiting']:.2f} by CPU time"]

@@ -72,7 +72,8 @@ class TrainingConfig(Section):
     )
     compile: bool = Field(
         default=False,
-        description="torch.compile of the top; half a minute at start. Pays for small tops, not for wide ones in fp32.",
+        description="torch.compile of the top; seconds to half a minute at start. Pays on GPUs, where it also launches "
+        "the top's kernels together (CUDA graphs), and for small tops on CPUs; not for wide ones in fp32 there.",
     )
     log_every: PositiveInt = Field(default=50, description="Steps between two log lines.")
     evaluate_every: NonNegativeInt = Field(

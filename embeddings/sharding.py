@@ -8,11 +8,13 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder, ShardedEmbeddingBagCollection
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
+from embeddings.alone import look_up_alone
+from embeddings.cpu_lookup import look_up_on_cpu
 from embeddings.dense_gradients import WithoutDDP
 from embeddings.planning.plan import Plan
 
@@ -31,7 +33,9 @@ def table_sharders() -> list[ModuleSharder[nn.Module]]:
     return [cast(ModuleSharder[nn.Module], TableSharder())]
 
 
-def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.ProcessGroup) -> DistributedModelParallel:
+def shard(
+    module: nn.Module, plan: Plan, device: torch.device, group: dist.ProcessGroup, *, room: int = 0
+) -> DistributedModelParallel:
     """`module`, its tables sharded by `plan` and the rest replicated.
 
     Gradients of the replicated rest stay each rank's own until `embeddings.optimizer` averages them before a step. The
@@ -42,6 +46,7 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
         module: holds at most one EmbeddingBagCollection, on meta; parameters on meta are put on `device` and reset.
         plan: of that collection, the same on every rank.
         group: all the ranks of the plan.
+        room: columns that the pooled rows may leave free, see `embeddings.alone`.
     """
     paths = [path for path, part in module.named_modules() if isinstance(part, EmbeddingBagCollection)]
     assert len(paths) <= 1, paths
@@ -50,7 +55,7 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
     dist.all_reduce(digest, dist.ReduceOp.MIN, group)
     assert digest[0] == -digest[1], "the ranks hold different plans"  # they would wait for each other for ever
     env = ShardingEnv(plan.world_size, dist.get_rank(group), group, output_dtensor=True)
-    return DistributedModelParallel(
+    sharded = DistributedModelParallel(
         module,
         env=env,
         device=device,
@@ -58,3 +63,9 @@ def shard(module: nn.Module, plan: Plan, device: torch.device, group: dist.Proce
         sharders=table_sharders(),
         data_parallel_wrapper=WithoutDDP(),
     )
+    for part in sharded.modules():
+        if isinstance(part, ShardedEmbeddingBagCollection):
+            look_up_on_cpu(part)
+            if plan.world_size == 1:
+                look_up_alone(part, room)
+    return sharded

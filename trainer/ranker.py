@@ -14,6 +14,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from configs.schema import Config
+from embeddings.alone import RowsWithRoom
 from embeddings.pooling import pooled_by_feature
 from models.draws import share_row_keys
 from trainer.data.reading.batch import Batch
@@ -44,6 +45,8 @@ class JoinInputs(nn.Module):
         self._means = tuple(name for name, table in config.tables_by_feature.items() if table.pooling == "mean")
 
     def forward(self, sums: KeyedTensor, bags: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+        if isinstance(sums, RowsWithRoom) and not self._means and tuple(sums.keys()) == self._layout.sparse:
+            return sums.beside(dense)
         parts = pooled_by_feature(sums, bags, self._means)
         return torch.cat(self._layout.in_order(parts, dense), dim=1)
 

@@ -24,6 +24,7 @@ from trainer.data.reading.quarantine import Quarantined
 from trainer.data.reading.reader import Reader
 from trainer.evaluate import Evaluations
 from trainer.run.following import Following
+from trainer.run.formulations import keep_formulations, read_formulations
 from trainer.run.manifests import read_manifest
 from trainer.run.plans import keep_plan, read_pins
 from trainer.run.position import Position
@@ -82,7 +83,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     manifest = read_manifest(run, config.data.train)
     assert manifest is not None, "the driver wrote the manifest of the training part"
     facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
-    built = build(config, device, worker.local_world_size, read_pins(run))
+    built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
     checkpointer.load(training_state(built.model, built.optimizer))
@@ -97,6 +98,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     last = last_step(config, start, reader.steps_per_epoch)
     if worker.rank == 0:
         keep_plan(run, built.plan)
+        keep_formulations(run, built.formulations)
     with (
         Report(run, worker.rank, start.step if newest else None, worker.say) as report,
         save_in_flight_is_finished(checkpointer),

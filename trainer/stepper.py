@@ -6,22 +6,14 @@ What happens between steps is `train.fit`'s business.
 from collections.abc import Iterator
 from itertools import islice
 
-import torch
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
-
-from trainer.build import Built
 from trainer.data.reading.batch import Batch
 from trainer.data.reading.reader import BatchIterator
 from trainer.due import Calendar, steps_until_pause
+from trainer.pipeline import train_pipeline
 from trainer.ranker import Outputs
 from trainer.run.position import Position
 from trainer.schedule import learning_rates
 from trainer.session import Session
-
-
-def train_pipeline(built: Built, device: torch.device) -> TrainPipelineSparseDist:
-    """What takes a model through a step: forward, backward, both optimizers."""
-    return TrainPipelineSparseDist(built.model, built.optimizer, device)
 
 
 class Stepper:

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.gpu.worker import Stepping, open_group, preset, random_batches
 from configs.schema import Config
+from trainer.build import compile_top
 
 PUBLISHED = {"H100": 1.72e6, "H200": 1.89e6}
 HISTORY = {"watched": 20, "liked": 20, "long_watched": 20, "tags": 3}  # kuairand: IDs of a row, at most
@@ -33,11 +34,8 @@ def run(device: str, tiny: bool) -> dict[str, float]:
             if label == precisions[-1]:
                 figures |= _compiled(name, label, stepping, bags, tiny=tiny)
         torch.use_deterministic_algorithms(False)
-    for precision, rows in (
-        (("bf16", largest_table(here)), ("tf32", 2_000_000)) if device == "cuda" else (("fp32", 1000),)
-    ):
-        figures |= _dlrm(precision, dlrm(precision, 1000 if tiny else rows, 256 if tiny else 65_536), here, tiny)
-    return figures
+    config = dlrm(precisions[-1], 1000 if tiny else largest_table(here), 256 if tiny else 65_536)
+    return figures | _dlrm(config, here, tiny)
 
 
 def _batch(rows: int) -> Sequence[str]:
@@ -58,8 +56,8 @@ def largest_table(device: torch.device) -> int:
     return min(40_000_000, int(0.7 * torch.cuda.mem_get_info(device)[1] / 5 / (128 * 4 + 4)))
 
 
-def _dlrm(precision: str, config: Config, device: torch.device, tiny: bool) -> dict[str, float]:
-    multi_hot = dict(zip(config.sparse_features, MULTI_HOT, strict=True))
+def _dlrm(config: Config, device: torch.device, tiny: bool) -> dict[str, float]:
+    precision, multi_hot = config.training.precision, dict(zip(config.sparse_features, MULTI_HOT, strict=True))
     stepping = Stepping(config, device)
     print(f"dlrm has {config.tables['c1'].num_embeddings:,} rows in each of its largest tables")
     figures = {}
@@ -72,27 +70,17 @@ def _dlrm(precision: str, config: Config, device: torch.device, tiny: bool) -> d
         card = torch.cuda.get_device_name()
         published = next((rate for name, rate in PUBLISHED.items() if name in card), None)
         best = max(value for name, value in figures.items() if name.startswith("dlrm_multi_hot"))
-        figures |= {f"dlrm_{precision}_vs_published": best / published} if published else {}
+        figures |= {"dlrm_vs_published": best / published} if published else {}
     return figures
 
 
 def _compiled(
     name: str, precision: str, stepping: Stepping, bags: dict[str, int], *, tiny: bool, exact: bool = False
 ) -> dict[str, float]:
-    """The same with the top compiled; on a GPU also with its kernels recorded in CUDA graphs besides."""
-    modes = {f"{precision}_compiled": None} | (
-        {f"{precision}_graphs": "reduce-overhead"} if stepping.device.type == "cuda" else {}
-    )
-    figures = {}
-    for label, mode in modes.items():
-        torch._dynamo.reset()
-        stepping.built.top.compile(dynamic=False, mode=mode)
-        try:
-            figures[f"{name}_{label}"] = _examples(name, label, stepping, bags, tiny=tiny, exact=exact)
-        except Exception as error:  # torch's compiler may fail where the trainer does not
-            print(f"{name} {label} failed: {type(error).__name__}: {str(error)[:1000]}", flush=True)
-    stepping.built.top._compiled_call_impl = None
-    return figures
+    """The same with the top compiled, as training.compile does it."""
+    compile_top(stepping.built.top, stepping.device)
+    label = f"{precision}_compiled"
+    return {f"{name}_{label}": _examples(name, label, stepping, bags, tiny=tiny, exact=exact)}
 
 
 def _examples(

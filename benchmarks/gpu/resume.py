@@ -45,8 +45,8 @@ def run(device: str, tiny: bool) -> dict[str, float]:
 
 def _compare(folder: Path, device: str, steps: int, kind: str) -> tuple[int, list[str]]:
     """(the last step that was saved before the kill, names in the last checkpoint that differ)."""
-    calm = _config(folder, f"calm_{kind}", kind, steps)
-    killed = _config(folder, f"killed_{kind}", kind, steps)
+    calm = _config(folder, f"calm_{kind}", kind, device, steps)
+    killed = _config(folder, f"killed_{kind}", kind, device, steps)
     undisturbed = _start(calm, device)
     process = _start(killed, device)
     saved = _wait_for_checkpoint(killed, process)
@@ -60,7 +60,7 @@ def _compare(folder: Path, device: str, steps: int, kind: str) -> tuple[int, lis
     return saved, sorted(name for name in expected if not torch.equal(expected[name], found[name]))
 
 
-def _config(folder: Path, name: str, kind: str, steps: int) -> Config:
+def _config(folder: Path, name: str, kind: str, device: str, steps: int) -> Config:
     rows = ("data.generate.train_rows=60000", "data.generate.validation_rows=2000", "data.generate.rows_per_file=10000")
     return preset(
         "quickstart",
@@ -72,9 +72,10 @@ def _config(folder: Path, name: str, kind: str, steps: int) -> Config:
         f"training.sparse_optimizer.kind={kind}",
         "training.sparse_optimizer.learning_rate=0.01",
         "training.deterministic=true",
+        f"training.compile={'true' if kind == 'rowwise_adagrad' and device == 'cuda' else 'false'}",
         "training.epochs=100",
         f"training.max_steps={steps}",
-        "training.gradient_cosines_every=0",
+        f"training.gradient_cosines_every={steps // 4}",
         f"training.run_dir={folder / name}",
         f"checkpoint.every_steps={steps // 8}",
     )

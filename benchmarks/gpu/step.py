@@ -13,7 +13,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.examples import HISTORY, dlrm
-from benchmarks.gpu.worker import Stepping, open_group, preset, random_batches
+from benchmarks.gpu.worker import Stepping, open_group, preset, random_batches, timed
 from configs.schema import Config
 from trainer.data.reading.batch import Batch
 
@@ -58,12 +58,16 @@ def run(device: str, tiny: bool) -> dict[str, float]:
 
 def _profile(name: str, config: Config, bags: dict[str, int], device: torch.device) -> dict[str, float]:
     stepping = Stepping(config, device)
-    batches = random_batches(config, 2, bags, pin=device.type == "cuda")
+    batches, figures = random_batches(config, 2, bags), {}
+    if device.type == "cuda":
+        batches[0].pin_memory()  # page-locked memory is claimed at the first time
+        figures["pinning, on the host"] = 1e3 * timed(lambda: batches[0].pin_memory(), "cpu")
+        batches = [batch.pin_memory() for batch in batches]
     seconds = stepping.seconds_a_step(batches, 5 * STEPS, 10)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as trace:
         stepping.seconds_a_step(batches, STEPS, 0)
-    figures = {"ms": 1e3 * seconds} | _by_kind(trace.events())
+    figures |= {"ms": 1e3 * seconds} | _by_kind(trace.events()) | _overlap(trace.events())
     print(f"{name}, batch {config.data.global_batch_size:,}, ms or number a step:")
     for key, value in figures.items():
         print(f"    {key:<44}{value:>10.3f}")
@@ -94,6 +98,38 @@ def _by_kind(events: list[FunctionEvent]) -> dict[str, float]:
             host[f"host: {event.name[:36]}"] += event.self_cpu_time_total / 1e3 / STEPS
     largest = dict(sorted(host.items(), key=lambda item: -item[1])[:12])
     return dict(sorted(kernels.items(), key=lambda item: -item[1])) | largest | {"launches": launches / STEPS}
+
+
+def _overlap(events: list[FunctionEvent]) -> dict[str, float]:
+    """Of the time that copies to the GPU take, the shares in which kernels ran beside them, and that were pinned.
+
+    Nothing where there are no copies.
+    """
+    on_gpu = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    copies = [event for event in on_gpu if event.name.startswith("Memcpy HtoD")]
+    if not copies:
+        return {}
+    kernels = [event for event in on_gpu if not event.name.startswith(("Memcpy", "Memset", "##", "[", "Optimizer."))]
+    busy = _union([(event.time_range.start, event.time_range.end) for event in kernels])
+    total = sum(copy.time_range.elapsed_us() for copy in copies)
+    beside = sum(
+        max(0.0, min(stop, copy.time_range.end) - max(start, copy.time_range.start))
+        for copy in copies
+        for start, stop in busy
+    )
+    pinned = sum(copy.time_range.elapsed_us() for copy in copies if "Pinned" in copy.name)
+    return {"copies beside kernels, share": beside / total, "copies from pinned memory, share": pinned / total}
+
+
+def _union(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same times, without overlaps."""
+    found: list[tuple[float, float]] = []
+    for start, stop in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found
 
 
 def _synchronisations(stepping: Stepping, batches: Sequence[Batch]) -> float:

@@ -14,12 +14,5 @@ def run(device: str, tiny: bool) -> dict[str, float]:
     torch.manual_seed(0)
     with redirect_stderr(sys.stdout):
         sizes = ["reference"] if tiny else list(top.SIZES)
-        figures = top.measure(_arguments(device, sizes, seconds=0.1 if tiny else 0.5), 1, "")
-        if device == "cuda":
-            compiled = _arguments(device, ["reference", "middle"], seconds=0.5, compiled=True)
-            figures |= top.measure(compiled, 1, "")
-    return figures
-
-
-def _arguments(device: str, sizes: list[str], seconds: float, *, compiled: bool = False) -> argparse.Namespace:
-    return argparse.Namespace(device=device, sizes=sizes, compile=compiled, seconds=seconds)
+        seconds = 0.1 if tiny else 0.5
+        return top.measure(argparse.Namespace(device=device, sizes=sizes, compile=False, seconds=seconds), 1, "")

@@ -16,8 +16,8 @@ from configs.load import load_config
 from configs.schema import Config
 from trainer.build import Built, build
 from trainer.data.reading.batch import Batch
+from trainer.pipeline import train_pipeline
 from trainer.ranker import Outputs
-from trainer.stepper import train_pipeline
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -151,7 +151,7 @@ def _plan(problem: _Problem, solution: _Solution, pins: Pins | None) -> Plan:
     notes = []
     if cached:
         notes.append(f"in host memory behind a GPU cache, as the GPUs are too small (slower): {', '.join(cached)}")
-    if whole:
+    if whole and problem.world_size > 1:
         notes.append(f"held whole, as they have too few rows for all workers: {', '.join(whole)}")
     if changed:
         notes.append(f"resharded exactly, as the config, the workers or their memory changed: {', '.join(changed)}")

@@ -17,7 +17,8 @@ def allowed_types(
 ) -> Sequence[str]:
     """Sharding types to choose among for a table; with `free`, pinned ones may become what they can.
 
-    A table with too few rows to give every worker some is held whole: kernels on CPU fail where there is none.
+    A table with too few rows to give every worker some is held whole: kernels on CPU fail where there is none. So is
+    every table of a single worker, whose IDs need not be sorted by who holds them then.
     """
     table = config.tables[name]
     former = pins.sharding.get(name) if pins else None
@@ -28,11 +29,12 @@ def allowed_types(
     else:
         types = ["row_wise", "table_wise"] if table.num_embeddings >= _WHOLE_BELOW else ["table_wise"]
     parts = {"row_wise": world_size, "table_row_wise": local_world_size}
-    return sorted({kind if _all_get_rows(table.num_embeddings, parts.get(kind, 1)) else "table_wise" for kind in types})
+    whole = {kind for kind, count in parts.items() if not _can_be_cut(table.num_embeddings, count, world_size)}
+    return sorted({"table_wise" if kind in whole else kind for kind in types})
 
 
-def _all_get_rows(rows: int, parts: int) -> bool:
-    return math.ceil(rows / parts) * (parts - 1) < rows
+def _can_be_cut(rows: int, parts: int, world_size: int) -> bool:
+    return world_size > 1 and math.ceil(rows / parts) * (parts - 1) < rows
 
 
 def check_types(config: Config, names: Sequence[str], pins: Pins | None, *, even_hosts: bool) -> None:

@@ -12,6 +12,7 @@ from models.batched import mixing, products
 from models.build import build_top
 from tests.models import loops
 from tests.models.configs import dense_inputs
+from trainer.export.older_torch import export
 
 TOPS = available("models.tops")
 INPUT_DIM = 10
@@ -95,7 +96,7 @@ def test_a_seed_gives_one_model(top):
 def test_exports_with_a_dynamic_batch(top):
     module = built(top, **RICH).eval()
     dynamic = ({0: torch.export.Dim("B", min=1)},)
-    program = torch.export.export(module, (torch.randn(5, INPUT_DIM),), dynamic_shapes=dynamic).module()
+    program = export(module, (torch.randn(5, INPUT_DIM),), dynamic_shapes=dynamic).module()
     for rows in (1, 2, 64):
         x = torch.randn(rows, INPUT_DIM)
         torch.testing.assert_close(program(x)[0], module(x)[0])

@@ -97,6 +97,19 @@ def test_training_is_that_of_a_cpu(sharding: str, kind: str, gpu: torch.device) 
     assert_close(*(state_of(stepping) for stepping in steppings))
 
 
+def test_compiled_training_is_that_of_a_cpu(gpu: torch.device) -> None:
+    made = config("row_wise", compile=True)
+    batches = random_batches(made, 4)
+    expected = [float(outputs.loss) for outputs in Stepping(config("row_wise"), CPU).train(batches, 6)]
+    stepping, losses = Stepping(made, gpu), []
+    window = TrainingWindow(made.tasks, stepping.built.objective.criterion.binary, gpu)
+    for outputs in (stepping.train(on_gpu([batches[step % 4]]), 1)[0] for step in range(6)):
+        losses.append(float(outputs.loss))
+        window.add(outputs)
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert window.close(6, 0, 0.0, {}).gates.keys() == {"experts"}
+
+
 def test_tables_behind_a_cache_train_as_tables_in_the_gpu(gpu: torch.device) -> None:
     inside = config()
     behind = config(launch={"memory_gib": 4e-5})  # 43 KB for tables of 64 KB

@@ -71,6 +71,7 @@ def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> di
     from trainer.checkpoint.checkpointer import Checkpointer
     from trainer.checkpoint.state import may_be_undefined, training_state
     from trainer.evaluate import evaluate as pass_over
+    from trainer.run.formulations import read_formulations
     from trainer.run.logs import redirect_to
     from trainer.run.plans import read_pins
     from trainer.run.run_directory import RunDirectory
@@ -89,7 +90,7 @@ def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> di
             f"{run} cannot be written to, and has no list of the files of {part}\n"
             "evaluate that part once where the run can be written to, or a copy of the run"
         )
-    built = build(config, device, worker.local_world_size, read_pins(run))
+    built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
     position = checkpointer.load(training_state(built.model, built.optimizer))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, fx
 from torch._export.serde.serialize import serialize
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import Dim, ExportedProgram, export
+from torch.export import Dim, ExportedProgram
 
+from trainer.export import older_torch
 from trainer.export.forward_pass import ForwardPass
 from trainer.serving.signature import Weight
 
@@ -53,7 +54,7 @@ def trace(forward: ForwardPass, weights: Sequence[Weight], device: str) -> Expor
             shapes.append({0: rows})
             inputs.append(torch.empty((count, forward.dense_width), device=device))
     with fake, torch.no_grad():
-        exported = export(
+        exported = older_torch.export(
             forward.eval(), (tensors, inputs), dynamic_shapes=([None] * len(tensors), shapes), strict=False
         )
     assert not exported.state_dict, list(exported.state_dict)
@@ -109,7 +110,8 @@ def compile_graph(exported: ExportedProgram, path: Path, instructions: str) -> s
 
     try:
         get_cpp_compiler()
-        aoti_compile_and_package(exported, package_path=str(path), inductor_configs=_COMPILE[instructions])
+        with older_torch.compiling(_COMPILE[instructions]) as known:
+            aoti_compile_and_package(exported, package_path=str(path), inductor_configs=known)
     except InvalidCxxCompiler:
         return "no C++ compiler (g++ or clang++) was found"
     except CppCompileError as error:

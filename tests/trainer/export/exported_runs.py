@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch._inductor import config as inductor
 
 from configs.load import dump_config
 from configs.schema import CheckpointConfig, Config
@@ -13,6 +14,7 @@ from embeddings.tables import build_tables, initialize_tables
 from models.build import top_of
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.data.dataset.manifest import Manifest
+from trainer.export.write import export
 from trainer.run.manifests import keep_manifest
 from trainer.run.run_directory import RunDirectory
 
@@ -98,3 +100,9 @@ def save(config: Config, step: int = 7) -> None:
     checkpointer = Checkpointer(Path(config.training.run_dir) / "checkpoints", CheckpointConfig(), {"fingerprint": "f"})
     checkpointer.save(state, step=step, epoch=1, epoch_step=3, blocking=True)
     checkpointer.wait()
+
+
+def exported(folder: Path, **given) -> Path:
+    """The bundle of such a run, with a program that is not compiled."""
+    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        return export(make_run(folder, **given).training.run_dir)

@@ -1,12 +1,17 @@
 """Which torch, torchrec and fbgemm are let through, and what is said of the others."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from trainer.run.versions import MATCHING, check_versions, installed
+
+ROOT = Path(__file__).parents[3]
 
 
 def triple(torch, torchrec, **fbgemm):
@@ -61,6 +66,16 @@ def test_a_package_that_fits_is_not_installed_again():
     with pytest.raises(UserError) as refused:
         check_versions(triple("2.13.0", "1.7.0", fbgemm_gpu="1.8.0"))
     assert str(refused.value).endswith("pip install torchrec==1.8.0")
+
+
+def test_the_table_of_the_docs_names_the_same_pairs():
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    assert dict(re.findall(r"^\| (\d\.\d+) \| (\d\.\d+) \|", page, re.MULTILINE)) == MATCHING
+
+
+def test_the_project_asks_for_a_triple_that_it_lets_through():
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    check_versions(dict(name.split("==") for name in asked if name.startswith(("torch", "fbgemm"))))
 
 
 def test_nothing_heavy_is_imported():

@@ -36,23 +36,19 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, settings: 
 
 
 async def _read(receive: Receive, limit: int, settings: ServeConfig) -> bytes:
-    parts, size = [], 0
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
-        part = message.get("body", b"")
-        if not message.get("more_body", False) and not parts:
-            size = len(part)
-            if size > limit:
-                raise _too_long(settings)
-            return part
-        size += len(part)
-        if size > limit:  # a chunked body does not say its length
+        part, is_last = message.get("body", b""), not message.get("more_body", False)
+        if len(body) + len(part) > limit:  # a chunked body does not say its length
             raise _too_long(settings)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        if is_last and not body:
+            return part
+        body += part
+        if is_last:
+            return bytes(body)
 
 
 def _too_long(settings: ServeConfig) -> RefusedError:

@@ -21,6 +21,7 @@ import uvloop
 from configs.errors import UserError
 from configs.serve_config import ServeConfig
 from trainer.serving.server.app import App
+from trainer.serving.server.connections import connection_class
 from trainer.serving.server.host import Host
 
 
@@ -101,7 +102,7 @@ async def answer(
 def _http_options(app: App, settings: ServeConfig) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=connection_class(settings.body_timeout_s),
         lifespan="off",
         interface="asgi3",
         log_level="warning",

@@ -14,13 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
-from torch._inductor import config as inductor
 
 from configs.errors import UserError
 from configs.serve_config import ServeConfig
-from tests.trainer.export.exported_runs import make_run, rows
+from tests.trainer.export.exported_runs import exported, rows
 from tests.trainer.serving.server.running import running, scored, version_of
-from trainer.export.write import export
 from trainer.serving.bundle import Bundle
 from trainer.serving.server.batcher import Batcher
 from trainer.serving.server.board import Totals
@@ -29,8 +27,7 @@ from trainer.serving.server.predict import read_rows
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
-        return Bundle(export(make_run(tmp_path_factory.mktemp("bundle")).training.run_dir))
+    return Bundle(exported(tmp_path_factory.mktemp("bundle")))
 
 
 @pytest.fixture(scope="module")
