@@ -27,7 +27,9 @@ from benchmarks.gpu.apart import run_apart
 from trainer.run.versions import installed
 
 PARTS = ("smoke", "tests", "resume", "examples", "tables", "tops", "step", "bundle")
-LIMIT_SECONDS = dict.fromkeys(PARTS, 60) | dict.fromkeys(("smoke", "tests", "resume", "tops"), 120) | {"examples": 150}
+LIMIT_SECONDS = (
+    dict.fromkeys(PARTS, 60) | dict.fromkeys(("smoke", "tests", "resume", "tops", "bundle"), 150) | {"examples": 150}
+)
 
 
 def main() -> None:
