@@ -32,6 +32,7 @@ from embeddings.features.transforms import Transform, TransformModule
 Feature = SparseFeature | DenseFeature
 Values = TypeVar("Values")
 _TRANSFORMS = "embeddings.features.transforms"
+_ROWS_AT_A_TIME = 8192  # of the dense matrix: they stay in the cache while column after column is written
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,18 @@ class FeatureTransforms:
         return _drop_misses(bags) if feature.out_of_range == "drop" else (bags, 0)
 
     def _matrix(self, table: pa.Table, origin: Origin) -> npt.NDArray[np.float32]:
-        dense = np.empty((table.num_rows, self.dense_width), np.float32)
+        dense, columns = np.empty((table.num_rows, self.dense_width), np.float32), []
         filled = self._together.fill(dense, table) if 0 < table.num_rows <= MOST_ROWS else set()
-        for name, feature in self._dense.items():
-            if name in filled:
-                continue
-            (start, end), column = self.dense_spans[name], feature.column or name
-            numbers = dense_numbers(table[column], feature, column, origin)
-            # whatever is not finite is refused below, with its place
-            with np.errstate(over="ignore", invalid="ignore"):
-                dense[:, start:end] = normalize(numbers, feature)
+        with np.errstate(over="ignore", invalid="ignore"):  # whatever is not finite is refused below, with its place
+            for name, feature in self._dense.items():
+                if name in filled:
+                    continue
+                numbers = dense_numbers(table[feature.column or name], feature, feature.column or name, origin)
+                columns.append((slice(*self.dense_spans[name]), normalize(numbers, feature)))
+            for start in range(0, len(dense), _ROWS_AT_A_TIME):
+                rows = slice(start, start + _ROWS_AT_A_TIME)
+                for span, numbers in columns:
+                    dense[rows, span] = numbers[rows]
         if not np.isfinite(dense).all():
             self._refuse_not_finite(dense, table, origin)
         return dense
