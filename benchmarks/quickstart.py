@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = f"data.root={folder / 'data'}"
-        _trainer("generate", arguments.config, data).wait()
+        trainer("generate", arguments.config, data).wait()
         runs = []
         for number in range(arguments.runs):
             run = folder / f"run_{number}"
@@ -60,7 +60,7 @@ def main() -> None:
 def measure(folder: Path, *arguments: str) -> dict[str, Any]:
     """The parts of one call of `train` into `folder`."""
     began = time.time()
-    process = _trainer("train", *arguments)
+    process = trainer("train", *arguments)
     cpu: dict[int, tuple[str, float]] = {}
     watch = threading.Thread(target=_watch_cpu, args=(process, cpu), daemon=True)
     watch.start()
@@ -148,7 +148,8 @@ def _role(command: str) -> str:
     return next((role for part, role in known.items() if part in command), "others")
 
 
-def _trainer(*arguments: str) -> "subprocess.Popen[str]":
+def trainer(*arguments: str) -> "subprocess.Popen[str]":
+    """The command, begun."""
     command = [sys.executable, "-m", "trainer", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)
 
