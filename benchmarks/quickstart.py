@@ -1,6 +1,6 @@
 """Where the seconds of the README's first command go, from its start to its end.
 
-    python -m benchmarks.quickstart [CONFIG] [key=value ...] [--runs 3] [--json]
+    python -m benchmarks.quickstart [--config CONFIG] [key=value ...] [--runs 3] [--json]
 
 Calls `python -m trainer train configs/quickstart.yaml` in a folder of its own, with the data already generated, and
 reads times that the command leaves behind: lines on its screen, files of the run, `time` in metrics.jsonl.
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -66,11 +66,13 @@ def measure(folder: Path, *arguments: str) -> dict[str, Any]:
     watch.start()
     ready = 0.0  # the page before the first step was said
     assert process.stderr is not None
+    said: deque[str] = deque(maxlen=5)
     for line in process.stderr:
+        said.append(line)
         if line.startswith("run  "):
             ready = time.time()
     if process.wait():
-        sys.exit(f"the command failed: {process.args}")
+        sys.exit(f"the command failed: {process.args}\n{''.join(said)}")
     ended = time.time()
     watch.join()
     parts = _parts(RunDirectory(folder), began, ready, ended)
@@ -160,7 +162,7 @@ def _line(parts: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", default="configs/quickstart.yaml")
+    parser.add_argument("--config", default="configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", action="store_true")

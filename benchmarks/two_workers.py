@@ -1,6 +1,6 @@
 """What a second worker on a second core brings, beside what the second core itself does.
 
-    python -m benchmarks.two_workers [CONFIG] [key=value ...] [--rounds 2] [--json]
+    python -m benchmarks.two_workers [--config CONFIG] [key=value ...] [--rounds 2] [--json]
 
 The real command, in turns: two workers on two cores, and one worker that is pinned to one core with its reader, Ray and
 the driver (`taskset -c 0`). Two processors of a virtual machine are often the two threads of one core. So the same is
@@ -29,7 +29,7 @@ _PRODUCTS_S = 2.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", default="configs/criteo_shaped.yaml")
+    parser.add_argument("--config", default="configs/criteo_shaped.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", action="store_true")
@@ -69,6 +69,7 @@ def _costs(run: Path, cpu: dict[str, float]) -> dict[str, float]:
 
 def products(cores: list[int]) -> float:
     """Products of 512 x 512 matrices per second of one process on each core, together."""
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # read when a process imports NumPy
     context = multiprocessing.get_context("spawn")
     with context.Pool(len(cores)) as pool:
         return sum(pool.map(_multiply, cores, chunksize=1))
