@@ -74,11 +74,15 @@ def _origin(signature: Signature) -> list[list[str]]:
         ["identity", f"`{signature.identity}`: bundles of the same can replace each other"],
         ["top", f"{signature.precision}, on {signature.device}"],
         ["tables", ", ".join(f"{kind}: {_BYTES[kind]}" for kind in formats) or "none"],
-        ["compiled for", ", ".join(c.instructions for c in signature.compiled) or "nothing: no C++ compiler"],
+        ["compiled for", ", ".join(c.instructions for c in signature.compiled) or _not_compiled(signature.device)],
         ["versions", ", ".join(f"{name} {version}" for name, version in signature.versions.items())],
     ]
     values = [f"{tag} {value:.5g}" for tag, value in source.metrics.items()]
     return rows + ([["metrics at that step", ", ".join(values)]] if values else [])
+
+
+def _not_compiled(device: str) -> str:
+    return "nothing: no C++ compiler" if device == "cpu" else "nothing: a GPU takes the graph"
 
 
 def _checks(signature: Signature) -> str:

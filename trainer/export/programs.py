@@ -27,7 +27,6 @@ _COMPILE: dict[str, dict[str, Any]] = {
     "avx512": {"cpp.dynamic_threads": True, "cpp.march": "x86-64-v4", "cpp.simdlen": 512},
     "avx2": {"cpp.dynamic_threads": True, "cpp.march": "x86-64-v3", "cpp.simdlen": 256},
     "cpu": {"cpp.dynamic_threads": True},
-    "cuda": {},
 }
 
 

@@ -25,9 +25,12 @@ _INSTRUCTIONS = {"avx512": _AVX512, "avx2": _AVX2}  # -> processors, as torch ca
 
 
 def instructions_here(device: str) -> tuple[str, ...]:
-    """What a program can be compiled for on this machine, the fastest first."""
+    """What a program can be compiled for on this machine, the fastest first; nothing for a GPU, which takes the graph.
+
+    A program that AOTInductor of torch 2.11 had compiled for an H200 ended the process when it was loaded.
+    """
     if device == "cuda":
-        return ("cuda",)
+        return ()
     capability = torch.backends.cpu.get_cpu_capability()
     wide = tuple(name for name, processors in _INSTRUCTIONS.items() if capability in processors)
     return wide or ("cpu",)
@@ -41,7 +44,7 @@ def compiled_here(file: str, instructions: str) -> Compiled:
         torch=torch.__version__,
         system=platform.system(),
         machine=platform.machine(),
-        processor=_processor(instructions),
+        processor=torch.backends.cpu.get_cpu_capability(),
     )
 
 
@@ -58,12 +61,6 @@ def why_not_here(compiled: Compiled) -> str | None:
     if compiled.processor != here.processor:
         return f"it was compiled for {compiled.processor}, this is {here.processor}"
     return None
-
-
-def _processor(instructions: str) -> str:
-    if instructions == "cuda":
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return torch.backends.cpu.get_cpu_capability()
 
 
 def refuse_device(signature: Signature, folder: Path) -> None:
@@ -98,36 +95,30 @@ def load_program(folder: Path, signature: Signature, compiled: bool) -> tuple[Pr
     for candidate in signature.compiled if compiled else ():
         reason = why_not_here(candidate)
         if reason is None:
-            return load_compiled(folder / candidate.file, signature.device), candidate
+            return load_compiled(folder / candidate.file), candidate
         reasons.append(f"{candidate.file} is not used: {reason}")
     if reasons:
         log.warning("%s. The uncompiled program is slower; export the run here.", "; ".join(reasons))
-    return load_graph(folder / GRAPH, signature.device), None
+    return load_graph(folder / GRAPH), None
 
 
-def load_compiled(path: Path, device: str = "cpu") -> Program:
+def load_compiled(path: Path) -> Program:
     """The machine code of AOTInductor. Several threads may call it; they take turns.
 
     torch's own loader would unpack it into a folder that stays when the process is killed; this one's is gone as soon
-    as the library is loaded. On a GPU it stays until the process ends: kernels are loaded when they are first called.
+    as the library is loaded.
     """
-    folder = tempfile.TemporaryDirectory(prefix="multigate_")
-    with zipfile.ZipFile(path) as package:
-        package.extractall(folder.name)
-        (library,) = (Path(folder.name, name) for name in package.namelist() if name.endswith(".so"))
-    if device == "cuda":
-        runner = torch._C._aoti.AOTIModelContainerRunnerCuda(str(library), 1, device, str(library.parent))  # pyright: ignore
-    else:
-        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1)  # pyright: ignore
-        folder.cleanup()
+    with tempfile.TemporaryDirectory(prefix="multigate_") as folder, zipfile.ZipFile(path) as package:
+        (library,) = (name for name in package.namelist() if name.endswith(".so"))
+        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(package.extract(library, folder), 1)  # pyright: ignore
 
-    def run(weights: Sequence[Tensor], inputs: Sequence[Tensor], _folder: object = folder) -> Tensor:
+    def run(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
         return runner.run([*weights, *inputs])[0]
 
     return run
 
 
-def load_graph(path: Path, device: str = "cpu") -> Program:
+def load_graph(path: Path) -> Program:
     """The graph, operator by operator. `torch.export.load` would unpickle parts of its own file format."""
     from torch._export.serde.serialize import SerializedArtifact, deserialize  # 2 s that a compiled program saves
 
