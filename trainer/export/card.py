@@ -12,8 +12,13 @@ from trainer.serving.signature import Signature
 _BYTES = {"fp32": "4 bytes a number", "fp16": "2 bytes a number", "int8": "1 byte a number", "int4": "4 bits a number"}
 
 
-def card(signature: Signature, example: pa.Table | None) -> str:
-    """The card. example: raw rows, of which the first is shown in the calls."""
+def card(signature: Signature, example: pa.Table | None, onnx: Sequence[str] | None = None) -> str:
+    """The card.
+
+    Args:
+        example: raw rows, of which the first is shown in the calls.
+        onnx: names of the inputs of the portable form, where there is one.
+    """
     name = signature.source.run.rstrip("/").rpartition("/")[2]
     row = _example_row(signature, example)
     parts = [
@@ -25,6 +30,7 @@ def card(signature: Signature, example: pa.Table | None) -> str:
         + _table(("column", "type in training", "feature", "becomes"), _inputs(signature)),
         "## Made from\n" + _table(("", ""), _origin(signature)),
         "## Checked\n" + _checks(signature),
+        *([] if onnx is None else ["## model.onnx\n" + _portable(signature, onnx)]),
         "## How to call it\n" + _calls(name, row, signature.tasks),
     ]
     return "\n\n".join(parts) + "\n"
@@ -98,6 +104,21 @@ def _checks(signature: Signature) -> str:
         f"Trainer and bundle scored {parity.generated_rows:,} generated rows{data}: the largest difference is "
         f"{parity.largest_difference:.2e} (limit {parity.tolerance:.0e}; of AUC {parity.max_auc_change:g}). One call "
         f"where it was exported, one thread: {times}."
+    )
+
+
+def _portable(signature: Signature, onnx: Sequence[str]) -> str:
+    groups = [
+        [f"`ids.{g.name}`, feature {place}", f"`{name}`", f"{first:,} + row", f"{rows:,}"]
+        for g in signature.groups
+        for place, (name, first, rows) in enumerate(zip(g.features, g.first_rows, g.rows, strict=True))
+    ]
+    return (
+        f"Takes {', '.join(f'`{name}`' for name in onnx)} and gives `predictions` [rows, tasks]. It takes row numbers, "
+        "not raw columns: the transforms of IDs stay outside, and so does the order of the dense features, "
+        "which is that of the inputs above. `ids` [N] come row by row and in a row feature by feature, `lengths` "
+        "[rows, features] says how many each bag has.\n\n"
+        + _table(("input", "feature", "value", "rows of its table"), groups)
     )
 
 

@@ -28,6 +28,7 @@ class ForwardPass(nn.Module):
         top_names: of the weights after the tables', in the top's state dict.
         predict: logits [B, T] -> predictions [B, T].
         dtype: in which the top computes.
+        portable: add gathered rows, by operators that every runtime has.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class ForwardPass(nn.Module):
         top_names: Sequence[str],
         predict: Callable[[Tensor], Tensor],
         dtype: torch.dtype = torch.float32,
+        *,
+        portable: bool = False,
     ) -> None:
         super().__init__()
+        self._portable = portable
         self.groups, self.dense_width, self._predict, self._dtype = groups, layout.dense_width, predict, dtype
         self._runs = _runs(groups, layout)
         self._top = [top]  # in a list, so that its weights do not become this module's
@@ -51,7 +55,8 @@ class ForwardPass(nn.Module):
         for group, table in zip(self.groups, weights, strict=False):
             values, lengths = next(left), next(left)
             weighted = next(left) if group.weighted else None
-            pooled.append(pool(table, group.row_format, values, lengths, weighted, group.mean))
+            sums = (add_rows if self._portable else _sums)(table, group.row_format, values, lengths, weighted)
+            pooled.append(pool(sums, lengths, group.mean))
         dense = next(left) if self.dense_width else None
         blocks = [dense if run is None else _side_by_side(pooled[run.group], run) for run in self._runs]
         named = dict(zip(self._top_names, weights[len(self.groups) :], strict=True))
@@ -60,27 +65,33 @@ class ForwardPass(nn.Module):
         return self._predict(logits)
 
 
-def pool(
-    table: Tensor,
-    row_format: RowFormat,
-    values: Tensor,
-    lengths: Tensor,
-    weights: Tensor | None,
-    mean: Sequence[bool],
-) -> Tensor:
-    """Bags of rows of `table` [R, ...], IDs [N], lengths [B, F] -> [B, F, D] in float32: sums, means where `mean[f]`.
+def pool(sums: Tensor, lengths: Tensor, mean: Sequence[bool]) -> Tensor:
+    """Sums of bags [B * F, D], lengths [B, F] -> [B, F, D] in float32: sums, or means where `mean[f]`.
 
     As in torchrec, a mean divides by the number of IDs, weighted or not, and an empty bag is zero.
     """
-    flat = lengths.flatten().long()
-    bags = sum_bags(table, row_format, values, flat.cumsum(0) - flat, weights)
-    bags = bags.view(lengths.shape[0], lengths.shape[1], bags.shape[1])
+    bags = sums.view(lengths.shape[0], lengths.shape[1], sums.shape[1])
     if not any(mean):
         return bags
     counts = lengths.clamp(min=1).to(bags.dtype)[:, :, None]
     if all(mean):
         return bags / counts
     return torch.stack([bags[:, f] / counts[:, f] if mean[f] else bags[:, f] for f in range(len(mean))], dim=1)
+
+
+def _sums(table: Tensor, row_format: RowFormat, values: Tensor, lengths: Tensor, weights: Tensor | None) -> Tensor:
+    flat = lengths.flatten().long()
+    return sum_bags(table, row_format, values, flat.cumsum(0) - flat, weights)
+
+
+def add_rows(table: Tensor, row_format: RowFormat, values: Tensor, lengths: Tensor, weights: Tensor | None) -> Tensor:
+    """Sums [B * F, D] of the rows `values` [N] of floats: each is gathered, and added to its bag."""
+    assert row_format in ("fp32", "fp16")
+    ends = lengths.flatten().long().cumsum(0)
+    ended = torch.zeros(values.shape[0] + 1, dtype=torch.int64).index_add(0, ends, torch.ones_like(ends))
+    rows = table[values].float()
+    rows = rows if weights is None else rows * weights[:, None]
+    return torch.zeros(ends.shape[0], table.shape[1]).index_add(0, ended.cumsum(0)[:-1], rows)
 
 
 class _Run(NamedTuple):

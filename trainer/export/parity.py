@@ -11,6 +11,7 @@ then is AUC, over the rows of the data that have labels.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ from trainer.data.dataset.partitions import folder_of
 from trainer.data.dataset.path_columns import add_path_columns
 from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.data.reading.batch import Batch
+from trainer.export.onnx import onnx_predictions
 from trainer.export.weights import KeptRows
 from trainer.objective import Objective
 from trainer.ranker import Ranker
@@ -111,6 +113,17 @@ def check_parity(
         max_auc_change=config.export.max_auc_change,
         tasks=tasks,
     )
+    _refuse(parity)
+    return parity
+
+
+def check_onnx_parity(folder: Path, bundle: Bundle, parity: Parity, sample: SampleRows) -> Parity:
+    """`parity` with what the portable form of the bundle, run by ONNX Runtime, adds to the largest difference."""
+    difference = parity.largest_difference
+    for columns in (sample.generated, *([] if sample.columns is None else [sample.columns])):
+        found = onnx_predictions(folder, bundle.signature.groups, bundle.signature.dense_width, columns)
+        difference = max(difference, largest_difference(bundle.score(columns), found))
+    parity = parity.model_copy(update={"largest_difference": difference, "tolerance": max(parity.tolerance, 1e-5)})
     _refuse(parity)
     return parity
 

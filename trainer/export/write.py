@@ -35,19 +35,22 @@ from trainer.export import programs
 from trainer.export.card import card
 from trainer.export.choose import LATEST, choose_checkpoint, evaluated_at
 from trainer.export.forward_pass import ForwardPass
-from trainer.export.parity import SampleRows, check_parity, generate_columns, sample_rows
+from trainer.export.onnx import check_onnx, input_names, write_onnx
+from trainer.export.parity import SampleRows, check_onnx_parity, check_parity, generate_columns, sample_rows
 from trainer.export.weights import Stored, table_groups, write_weights
 from trainer.file_record import checksum
 from trainer.run.manifests import read_manifest
 from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
-from trainer.serving.bundle import Bundle
+from trainer.serving.bundle import Bundle, load_weights
 from trainer.serving.columns import widest
+from trainer.serving.inputs import program_inputs
 from trainer.serving.program import compiled_here, has_bf16, instructions_here
 from trainer.serving.signature import (
     CARD,
     GRAPH,
+    ONNX,
     WARM_UP,
     WEIGHTS,
     Compiled,
@@ -118,6 +121,8 @@ def _check(config: Config) -> None:
             "export.precision is bf16, which this processor has not: the bundle could not be checked\n"
             "Export on a processor with AVX512_BF16 or AMX, or take fp32."
         )
+    if wanted.format == "onnx":
+        check_onnx(wanted, {group.row_format for group in table_groups(config, wanted.tables)})
     for name, table in config.tables.items():
         if wanted.tables == "int4" and table.embedding_dim % 2:
             raise UserError(f"export.tables is int4, but tables.{name}.embedding_dim is odd\nTake int8.")
@@ -133,6 +138,8 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     _load_top(top, stored.top, checkpoint)
     compiled, refusal = _write_programs(folder, config, top, groups, stored)
     features = _copy_vocabularies(config.features, folder)
+    if config.export.format == "onnx":
+        _write_onnx(folder, config, top, groups, stored)
     if sample.data is not None:
         names = FeatureTransforms(config.features, config.tables).columns
         pq.write_table(sample.data.select(names).slice(0, _WARM_UP_ROWS), folder / WARM_UP)
@@ -155,7 +162,9 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     )
     write_signature(folder, signature)
     signature = _checked(folder, signature, config, kept, top, sample)
-    (folder / CARD).write_text(card(signature, sample.data and sample.data.select(list(signature.columns))), "utf-8")
+    example = None if sample.data is None else sample.data.select(list(signature.columns))
+    inputs = input_names(groups, signature.dense_width) if config.export.format == "onnx" else None
+    (folder / CARD).write_text(card(signature, example, inputs), "utf-8")
     write_signature(folder, signature)
     if refusal:
         _say_what_it_costs(refusal, signature.milliseconds["graph"])
@@ -176,6 +185,8 @@ def _checked(
         bundle = Bundle(folder, verify=False)
         parities.append(check_parity(bundle, config, kept, top, sample))
         milliseconds[program.instructions if program else "graph"] = _time(bundle, config)
+    if (folder / ONNX).exists():
+        parities[-1] = check_onnx_parity(folder, bundle, parities[-1], sample)
     parity = max(parities, key=lambda found: found.largest_difference)
     return signature.model_copy(update={"parity": parity, "milliseconds": milliseconds})
 
@@ -242,6 +253,13 @@ def _write_programs(
             return compiled, refusal
         compiled.append(compiled_here(file, instructions))
     return compiled, None
+
+
+def _write_onnx(folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored) -> None:
+    predict = Criterion(config.tasks).predict
+    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, portable=True)
+    inputs = program_inputs(generate_columns(config, rows=8), groups, config.input_layout.dense_width)
+    write_onnx(folder / ONNX, forward, load_weights(folder / WEIGHTS, stored.weights), inputs)
 
 
 def _copy_vocabularies(features: Mapping[str, Feature], folder: Path) -> dict[str, Feature]:

@@ -6,6 +6,7 @@
         weights.safetensors     tables, stacked by width and type, then the top; mapped into memory, never copied
         program.json            the program as a graph in JSON: runs wherever this torch runs
         program.avx512.pt2      the same compiled, for each kind of processor; missing without a C++ compiler
+        model.onnx, .data       the portable form, where it was asked for; takes row numbers
         warmup.parquet          rows that are scored when the bundle is loaded
         vocabulary/<feature>.txt
 
@@ -29,6 +30,7 @@ WEIGHTS = "weights.safetensors"
 GRAPH = "program.json"
 WARM_UP = "warmup.parquet"
 CARD = "README.md"
+ONNX = "model.onnx"
 
 
 class _Part(BaseModel):
