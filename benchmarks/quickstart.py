@@ -125,6 +125,8 @@ def _watch_cpu(driver: "subprocess.Popen[str]", cpu: dict[int, tuple[str, float]
         for process, seconds in _with_descendants(driver.pid).items():
             with suppress(OSError):
                 command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if not command:  # it has ended, and keeps the role that it had
+                    continue
                 cpu[process] = "driver" if process == driver.pid else _role(command), seconds
         time.sleep(_SAMPLE_S)
 
