@@ -18,7 +18,8 @@ from trainer.ranker import Ranker
 Clock = Callable[[], float]
 PARTS = (
     "input",
-    "distribution",
+    "exchange of IDs",
+    "exchange of rows",
     "tables forward",
     "join",
     "top forward",
@@ -73,8 +74,8 @@ def watch_step(laps: Laps, built: Built, pipeline: Any) -> None:
     ranker.register_forward_pre_hook(lambda *_: laps.end("rest"))
     for call, part in (
         ("enqueue_batch", "input"),
-        ("start_sparse_data_dist", "distribution"),
-        ("wait_sparse_data_dist", "distribution"),
+        ("start_sparse_data_dist", "exchange of IDs"),
+        ("wait_sparse_data_dist", "exchange of IDs"),
     ):
         if hasattr(pipeline, call):
             _watch_call(laps, pipeline, call, "rest", part)
@@ -114,15 +115,15 @@ def _watch_tables(laps: Laps, ranker: Ranker) -> None:
     def looked_up(module: nn.Module, inputs: Any, output: Tensor) -> None:
         laps.end("tables forward")
         if len(lookups) == 1:  # of several, one is exchanged while another's backward pass runs
-            _at_gradient(laps, output, "distribution")
+            _at_gradient(laps, output, "exchange of rows")
 
     def pooled(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         values = inputs[0].values()  # waits for them
-        laps.end("distribution" if laps.has("tables forward") else "tables forward")
+        laps.end("exchange of rows" if laps.has("tables forward") else "tables forward")
         _at_gradient(laps, values, "join")
 
     for lookup in lookups:
-        lookup.register_forward_pre_hook(lambda *_: laps.end("distribution"))
+        lookup.register_forward_pre_hook(lambda *_: laps.end("exchange of IDs"))
         lookup.register_forward_hook(looked_up)
     if isinstance(getattr(ranker, "join", None), nn.Module):
         ranker.join.register_forward_pre_hook(pooled)

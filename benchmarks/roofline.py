@@ -14,7 +14,8 @@ that they do not add up exactly. The step is measured in turns with and without 
 without them, and has all the process's CPU time; what other threads spend of it (gloo's) is a row. The parts:
 
     input               a batch comes into the pipeline
-    distribution        IDs and pooled rows on their way to and from the ranks that hold the tables: here, this one
+    exchange of IDs, exchange of rows
+                        with the ranks that hold the tables; a worker that is alone has none
     tables forward      pooled rows are looked up
     join                they and the dense features become the top's input, and its gradient theirs
     top forward, loss (both directions, predictions), top backward

@@ -23,7 +23,7 @@ PARTS_ALONE = {
     "dense optimizer",
     "rest",
 }
-ALL_PARTS = PARTS_ALONE | {"input", "distribution"}
+ALL_PARTS = PARTS_ALONE | {"input", "exchange of IDs", "exchange of rows"}
 """Of several workers, which exchange IDs and rows."""
 
 
