@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from configs.formulations import measuring
 from configs.layout import lay_out
 from configs.schema import ModelConfig, TaskConfig
 from embeddings.adam import CpuAdam
@@ -197,7 +198,8 @@ def fastest(steps: Mapping[str, Step], seconds: float, device: str) -> dict[str,
     """
     counts = {}
     for name, step in steps.items():
-        timed(step, 2, device)  # compiles, fills caches
+        with measuring():  # as a run does at its start
+            timed(step, 2, device)  # compiles, fills caches
         counts[name] = max(1, round(TURN_SECONDS / timed(step, 1, device)))
     times = {name: [] for name in steps}
     deadline = time.perf_counter() + seconds

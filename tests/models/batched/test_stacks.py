@@ -45,11 +45,11 @@ def test_the_derivative_on_own_inputs_is_that_of_the_function(networks):
     assert torch.autograd.gradcheck(lambda x, *rest: on_own_inputs(x, stack, rest), tensors)
 
 
-@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("kernel", ["blas", "onednn"])
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("rows", [1, 300])
-def test_a_stack_is_its_layers_one_by_one(rows, strided, onednn, monkeypatch):
-    monkeypatch.setattr(products, "_HAS_ONEDNN", onednn and products._HAS_ONEDNN)
+def test_a_stack_is_its_layers_one_by_one(rows, strided, kernel, monkeypatch):
+    monkeypatch.setattr(products, "fastest", lambda what, ways, *_: ways[kernel])
     torch.manual_seed(0)
     first, networks = shared()
     x = torch.randn(10, rows).t() if strided else torch.randn(rows, 10)
