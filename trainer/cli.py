@@ -53,6 +53,13 @@ _OF_THE_MACHINE = {
 """Faults of the machine, not of the code -> what to do."""
 
 
+_EXTRAS = {
+    **dict.fromkeys(("torchrec", "fbgemm_gpu", "ray", "tensorboard"), "train"),
+    **dict.fromkeys(("uvicorn", "httptools", "uvloop", "orjson", "grpc", "google"), "serve"),
+}
+"""Package -> the extra of pyproject.toml that has it."""
+
+
 def main() -> None:
     """Entry point of `multigate` and `python -m trainer`."""
     open_closed_streams()
@@ -61,6 +68,12 @@ def main() -> None:
     except Failure as error:
         say(f"{error.title}: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            raise
+        say(f"error: {error.name} is not installed here\nInstall what has it: pip install 'multigate[{extra}]'")
+        sys.exit(2)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
             raise
