@@ -1,5 +1,6 @@
 """Run directories with a checkpoint of random weights, for the tests of export and serving."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,9 @@ def save(config: Config, step: int = 7) -> None:
     checkpointer.wait()
 
 
-def exported(folder: Path, **given) -> Path:
-    """The bundle of such a run, with a program that is not compiled."""
+def exported(folder: Path, after: Callable[[Config], None] = lambda config: None, **given) -> Path:
+    """The bundle of such a run, with a program that is not compiled. after: is called before it is exported."""
+    config = make_run(folder, **given)
+    after(config)
     with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
-        return export(make_run(folder, **given).training.run_dir)
+        return export(config.training.run_dir)

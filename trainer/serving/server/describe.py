@@ -32,7 +32,7 @@ def metadata(version: Version, versions: list[str]) -> dict[str, Any]:
 
 
 def is_told(one: Input) -> bool:
-    """Whether metadata list an input: the values. Lengths and marks of nulls may stay away, and clients send all."""
+    """Whether metadata and configuration list an input: lengths and marks of nulls may stay away; clients send all."""
     return one.role == "values"
 
 
@@ -43,10 +43,10 @@ def config(version: Version, max_rows: int) -> dict[str, Any]:
             "name": one.name,
             "data_type": _type(one.datatype),
             "dims": list(one.shape[1:]) or [1],
-            "optional": one.role != "values",
-            "allow_ragged_batch": one.role == "values" and not one.width,
+            "allow_ragged_batch": not one.width,
         }
         for one in version.inputs.values()
+        if is_told(one)
     ]
     return {
         "name": version.name,
