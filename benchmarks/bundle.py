@@ -105,7 +105,7 @@ def measure(config: Config, folder: Path, *, prepare_only: bool = False) -> dict
             for peer in ("torchrec", "onnx"):
                 if peer in times:
                     found[f"{form}_vs_{peer}_{rows}"] = times[peer] / times[form]
-    return found | {f"load_{form}": _load(bundle.folder) for form, bundle in bundles.items()}
+    return found | {f"load_{form}": loading(bundle.folder) for form, bundle in bundles.items()}
 
 
 def _in_turns(calls: dict[str, Callable[[Columns], Any]], inputs: list[Columns]) -> dict[str, float]:
@@ -123,7 +123,7 @@ def _in_turns(calls: dict[str, Callable[[Columns], Any]], inputs: list[Columns])
 def _bundles(config: Config, folder: Path) -> dict[str, Bundle]:
     forms = {form: s for form, s in FORMS.items() if "precision" not in s or has_bf16("cpu")}
     if not (folder / "run").exists():
-        _save(config, folder / "run")
+        save_untrained(config, folder / "run")
     for form, settings in forms.items():
         if not (folder / form).exists():
             portable = {"format": "onnx"} if form == "fp32" and _has_onnx() else {}
@@ -141,7 +141,7 @@ def _has_onnx() -> bool:
     return True
 
 
-def _save(config: Config, run: Path) -> None:
+def save_untrained(config: Config, run: Path) -> None:
     """A run as it is before its first step."""
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(dump_config(config))
@@ -200,7 +200,8 @@ def _onnx(bundle: Bundle) -> Callable[[Columns], Any]:
     return call
 
 
-def _load(folder: Path) -> dict[str, float]:
+def loading(folder: Path) -> dict[str, float]:
+    """Seconds and memory of a bundle's load, each in a process of its own; see above."""
     size = (folder / "weights.safetensors").stat().st_size
     verified = json.loads(_process(folder, "verify").communicate()[0].splitlines()[0])
     two = [_process(folder, "skip") for _ in range(2)]

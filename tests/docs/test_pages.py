@@ -94,7 +94,7 @@ def test_keys_are_in_the_config(page: Path) -> None:
         if re.search(r"import|\.py\b|model/|optim/|fp(32|16)", text):
             continue  # of modules, saved names and stacked tables
         written |= set(re.findall(plain, text)) | {f"{first}.*.{last}" for first, last in re.findall(named, text)}
-    suffixes = (".parquet", ".json", ".yaml", ".txt", ".md")
+    suffixes = (".parquet", ".json", ".yaml", ".txt", ".md", ".onnx")
     assert not [key for key in written if key not in KEYS and not key.endswith(suffixes)]
 
 

@@ -14,9 +14,12 @@ def score(
     files: Annotated[list[str], typer.Argument(help="Parquet files, or folders or URLs of data sets.")],
     out: Annotated[str, typer.Argument(help="A file for one input file, else a folder.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that were scored before.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what this bundle scored from these files before, and score the rest.")
+    ] = False,
     skip_checksums: SkipChecksums = False,
 ) -> None:
     """Score Parquet FILES with a BUNDLE; OUT gets the predictions beside the rows' columns."""
     from trainer.serving.score import score_files
 
-    score_files(str(bundle), files, out, overwrite=overwrite, verify=not skip_checksums, say=say)
+    score_files(str(bundle), files, out, overwrite=overwrite, resume=resume, verify=not skip_checksums, say=say)

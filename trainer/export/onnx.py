@@ -93,7 +93,7 @@ def onnx_predictions(
     session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
     inputs = program_inputs(columns, groups, dense_width)
     named = zip(input_names(groups, dense_width), inputs, strict=True)
-    return session.run(None, {name: tensor.numpy() for name, tensor in named})[0]
+    return np.asarray(session.run(None, {name: tensor.numpy() for name, tensor in named})[0])
 
 
 class _WithWeights(nn.Module):

@@ -109,8 +109,11 @@ def load_compiled(path: Path) -> Program:
     as the library is loaded.
     """
     with tempfile.TemporaryDirectory(prefix="multigate_") as folder, zipfile.ZipFile(path) as package:
-        (library,) = (name for name in package.namelist() if name.endswith(".so"))
-        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(package.extract(library, folder), 1)  # pyright: ignore
+        for name in package.namelist():
+            if name.endswith((".so", ".json")):  # the latter: which operators it calls by name, as those for int8
+                Path(folder, Path(name).name).write_bytes(package.read(name))
+        (library,) = Path(folder).glob("*.so")
+        runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1)  # pyright: ignore
 
     def run(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
         return runner.run([*weights, *inputs])[0]

@@ -24,7 +24,7 @@ from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.serving.bundle import Bundle
 
 PREFIX = "predicted_"
-_MARK = b"multigate.score"  # in the footer of what `score` wrote: JSON of bundle, tasks and a digest
+_MARK = b"multigate.score"  # in the footer of what `score` wrote: JSON of bundle, input, tasks and a digest
 _STORAGE_TIMEOUT_S = 120.0
 
 
@@ -48,6 +48,7 @@ def score_files(
     out: str,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     verify: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
@@ -59,6 +60,7 @@ def score_files(
         out: a file for one input file; else a folder, in which every input gets a file of its own name (below a
             folder, its path there).
         overwrite: replace files that were scored before.
+        resume: keep those that this very bundle scored from inputs of the same size, and score the rest.
         verify: compare the checksums of the bundle's files.
         say: given a line about what is skipped.
 
@@ -71,13 +73,18 @@ def score_files(
     to_file = len(inputs) == 1 and out.lower().endswith(SUFFIXES)
     targets = {Path(out) if to_file else Path(out) / name: file for name, file in inputs.items()}
     _refuse_inside(out, files)
-    for target in targets:
-        check_output(target, "OUT, the last argument,", "file", is_own=is_scored, overwrite=overwrite)
     loaded = Bundle(bundle, verify=verify)
+    done = [target for target, file in targets.items() if resume and _is_done(target, file, loaded)]
+    for target in done:
+        del targets[target]
+    if done:
+        say(f"{len(done)} of {len(done) + len(targets)} files are scored already")
+    for target in targets:
+        check_output(target, "OUT, the last argument,", "file", is_own=is_scored, overwrite=overwrite or resume)
     for target, file in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         _score_file(loaded, file, target)
-    return list(targets)
+    return [*done, *targets]
 
 
 def find_inputs(paths: Sequence[str], say: Callable[[str], None] = lambda line: None) -> dict[str, Input]:
@@ -114,19 +121,35 @@ def _inputs_of(path: str, say: Callable[[str], None]) -> list[Input]:
 
 def is_scored(path: Path) -> bool:
     """Whether `score` wrote a file, and nobody changed it: what is made from one inherits the mark in its footer."""
+    return _mark(path) is not None
+
+
+def _is_done(target: Path, file: Input, bundle: Bundle) -> bool:
+    """Whether `target` is what scoring `file` with `bundle` gives."""
+    mark = _mark(target) if target.is_file() else None
+    return mark is not None and all(mark.get(key) == value for key, value in _made_of(file, bundle).items())
+
+
+def _made_of(file: Input, bundle: Bundle) -> dict[str, object]:
+    size = file.source.filesystem.get_file_info(file.source.path(file.path)).size
+    return {"bundle_checksum": bundle.signature.checksum, "input": file.where, "input_bytes": size}
+
+
+def _mark(path: Path) -> dict[str, object] | None:
+    """What `score` left in a file that it wrote and that nobody changed."""
     try:
         with pq.ParquetFile(path) as parquet:
             mark = json.loads((parquet.metadata.metadata or {}).get(_MARK, b"null"))
             if not isinstance(mark, dict) or "digest" not in mark:
-                return False
+                return None
             columns = [PREFIX + task for task in mark["tasks"]]
             digest = _digest_of(parquet.schema_arrow)
             for number in range(parquet.num_row_groups):
                 rows = parquet.read_row_group(number, columns=columns)
                 digest.update(np.stack([rows[name].to_numpy() for name in columns], axis=1).tobytes())
-            return digest.hexdigest() == mark["digest"]
+            return mark if digest.hexdigest() == mark["digest"] else None
     except (OSError, pa.ArrowException, ValueError, KeyError):
-        return False
+        return None
 
 
 def _digest_of(schema: pa.Schema) -> xxhash.xxh3_128:
@@ -154,6 +177,7 @@ def _score_file(bundle: Bundle, file: Input, target: Path) -> None:
     """Written beside `target` and renamed: there is a whole file or none."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        made_of = _made_of(file, bundle)
         with _opened(file) as parquet:
             schema = _schema(parquet.schema_arrow, bundle, file.where)
             with pq.ParquetWriter(draft, schema, write_page_checksum=True) as writer:
@@ -164,6 +188,7 @@ def _score_file(bundle: Bundle, file: Input, target: Path) -> None:
                     digest.update(predictions.tobytes())
                     first_row += rows.num_rows
                 mark = {"bundle": str(bundle.folder), "tasks": bundle.tasks, "digest": digest.hexdigest()}
+                mark |= made_of
                 writer.add_key_value_metadata({_MARK.decode(): json.dumps(mark)})
         os.replace(draft, target)
     except (OSError, pa.ArrowException) as error:

@@ -261,3 +261,14 @@ def test_a_bundle_has_the_vocabulary_that_the_run_keeps(tmp_path, no_compiler):
     (tmp_path / "tags.txt").write_text("c\nb\na\n")
     bundle = export(config.training.run_dir)
     assert (bundle / "vocabulary" / "tag.txt").read_text() == "a\nb\nc\n"
+
+
+@pytest.mark.slow
+def test_a_compiled_bundle_of_fewer_bits(tmp_path):
+    """Its program calls operators by name, which a compiled program of floats does not."""
+    config = make_run(tmp_path)
+    settings = {"tables": "int8", "max_auc_change": 0.05}
+    bundle = Bundle(export(config.training.run_dir, settings=settings))
+    assert bundle.instructions == instructions_here("cpu")[0]
+    graph = Bundle(bundle.folder, compiled=False)
+    np.testing.assert_allclose(bundle.predict(rows(300)), graph.predict(rows(300)), atol=1e-6)

@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
+from tests.trainer.data.object_store import BUCKET, object_store
 from tests.trainer.export.exported_runs import make_run, rows
 from trainer.export.write import export
 from trainer.serving.bundle import Bundle
@@ -223,3 +225,34 @@ def test_failure_leaves_no_file(bundle, tmp_path, damage):
     with pytest.raises(UserError, match=messages[damage]):
         score_files(str(bundle.folder), [str(source)], str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_resumed_score_does_what_is_left(bundle, data, tmp_path):
+    """A file that is missing, was cut, or was scored by another bundle or from another input is scored again."""
+    out, lines = tmp_path / "out", []
+    written = score_files(str(bundle.folder), [str(data)], str(out))
+    before = {path: path.read_bytes() for path in written}
+    times = {path: path.stat().st_mtime_ns for path in written}
+    written[-1].unlink()
+    assert set(score_files(str(bundle.folder), [str(data)], str(out), resume=True, say=lines.append)) == set(written)
+    assert lines[-1] == f"{len(written) - 1} of {len(written)} files are scored already"
+    assert {path: path.read_bytes() for path in written} == before
+    assert [path for path in written if path.stat().st_mtime_ns != times[path]] == [written[-1]]
+    first = sorted(data.rglob("*.parquet"))[0]
+    pq.write_table(pq.read_table(first, partitioning=None).slice(1), first)
+    score_files(str(bundle.folder), [str(data)], str(out), resume=True)
+    assert sum(path.read_bytes() != before[path] for path in written) == 1
+
+
+def test_an_object_store_and_a_folder_get_the_same_scores(bundle, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    local = score_files(str(bundle.folder), [str(data)], str(tmp_path / "local"))
+    with object_store() as store:
+        fs.copy_files(str(data), f"{BUCKET}/data", destination_filesystem=store.file_system())
+        remote = score_files(str(bundle.folder), [store.url("/data")], str(tmp_path / "remote"))
+    assert [path.relative_to(tmp_path / "remote") for path in remote] == [
+        path.relative_to(tmp_path / "local") for path in local
+    ]
+    for path, other in zip(local, remote, strict=True):
+        assert pq.ParquetFile(path).read().equals(pq.ParquetFile(other).read())
