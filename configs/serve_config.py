@@ -15,7 +15,7 @@ class ServeConfig(Section):
     host: Annotated[str, Field(description="Interface to listen on: 127.0.0.1 for this machine, 0.0.0.0 for all.")] = (
         "127.0.0.1"
     )
-    http_port: Annotated[_Port, Field(description="Port of HTTP; 0 takes a free one.")] = 8080
+    port: Annotated[_Port, Field(description="Port of HTTP; 0 takes a free one.")] = 8080
     grpc_port: Annotated[
         _Port | None, Field(description="Port of gRPC; 0 takes a free one, null offers HTTP alone.")
     ] = 8081

@@ -26,7 +26,7 @@ def serve(
 ) -> None:
     """Answer requests with BUNDLEs: Open Inference Protocol over HTTP and gRPC, JSON rows, a page to try it."""
     settings = load_config(config).serve if config else ServeConfig()
-    options = {"host": host, "http_port": http_port, "grpc_port": grpc_port, "name": name}
+    options = {"host": host, "port": http_port, "grpc_port": grpc_port, "name": name}
     given = {key: value for key, value in options.items() if value is not None}
     from trainer.serving.server.serve import serve as serve_bundles
 

@@ -15,8 +15,6 @@ _REFUSALS = {
     "503": "Too many rows are waiting; see Retry-After",
     "504": "The request's time was up",
 }
-_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-_VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def document(models: Models) -> dict[str, Any]:
@@ -36,8 +34,10 @@ def document(models: Models) -> dict[str, Any]:
         "/v2/models/stats": {"get": _get("Statistics of all models", {"type": "object"})},
         "/v2/repository/index": {"post": _post("Models and their states", None, None, ["400"])},
     }
+    model = _parameter("model", models.names)
+    versions = _parameter("version", list(dict.fromkeys(version.version for version in models.loaded)))
     for version in ("", "/versions/{version}"):
-        parameters = [_MODEL, _VERSION] if version else [_MODEL]
+        parameters = [model, versions] if version else [model]
         base = "/v2/models/{model}" + version
         paths[base] = {"get": _get("Model metadata", {"type": "object"}), "parameters": parameters}
         for part, text in (("ready", "Readiness"), ("config", "Configuration"), ("stats", "Statistics")):
@@ -59,6 +59,10 @@ def document(models: Models) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": _schemas(first)},
     }
+
+
+def _parameter(name: str, values: list[str]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
 
 
 def _get(text: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:

@@ -42,7 +42,7 @@ def serve(bundles: Sequence[str], settings: ServeConfig, say: Say, *, verify: bo
     state = first_state([(name or settings.name, folder) for name, folder in named])
     token = _token(settings)
     with ExitStack() as stack:
-        http = stack.enter_context(_bound(settings.host, settings.http_port, "http-port"))
+        http = stack.enter_context(_bound(settings.host, settings.port, "http-port"))
         grpc = None
         if settings.grpc_port is not None:
             grpc = stack.enter_context(_bound(settings.host, settings.grpc_port, "grpc-port"))

@@ -5,6 +5,7 @@ The process says "ready" on standard output when it answers.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -63,6 +64,8 @@ async def _serve(order: Order) -> None:
     board = Board(order.board, order.processes, order.models)
     host = Host(ServeConfig.model_validate(order.settings), board, order.process, order.token)
     host.models.take(host.models.load(order.verify))
+    gc.collect()
+    gc.freeze()  # torch's objects stay: a collection that walks through them would stop all requests for their time
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin.fileno(), _parent_said, stop)

@@ -108,7 +108,7 @@ def test_a_process_that_dies_and_a_bundle_that_is_replaced(folder, tmp_path):
         assert {one["version"] for one in index} == {"7", "9"}
         return ask(port, "/predict", body)[1]["predictions"]
 
-    settings = ServeConfig(http_port=0, grpc_port=0, processes=2, name="ranker")
+    settings = ServeConfig(port=0, grpc_port=0, processes=2, name="ranker")
     found = serving(link, settings, story)
     expected = Bundle(link).predict(rows(5))
     np.testing.assert_allclose([one["click"] for one in found], expected[:, 0], atol=1e-6)
@@ -128,16 +128,16 @@ def test_where_it_cannot_listen(folder, host, port):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = port or taken.getsockname()[1]
-        given = ServeConfig().model_copy(update={"host": host, "http_port": port})  # as options are
+        given = ServeConfig().model_copy(update={"host": host, "port": port})  # as options are
         with pytest.raises(UserError, match=f"cannot listen on {host}, port {port}: .*\nGive another"):
             serve([str(folder)], given, print)
 
 
 def test_bundles_that_cannot_be_told_apart(folder):
     with pytest.raises(UserError, match="are both ranker, version 7\nGive one of them a name: NAME=BUNDLE"):
-        serve([f"ranker={folder}", f"ranker={folder}"], ServeConfig(http_port=0), print)
+        serve([f"ranker={folder}", f"ranker={folder}"], ServeConfig(port=0), print)
 
 
 def test_no_bundle(tmp_path):
     with pytest.raises(UserError, match="is not a bundle"):
-        serve([str(tmp_path)], ServeConfig(http_port=0), print)
+        serve([str(tmp_path)], ServeConfig(port=0), print)

@@ -1,0 +1,45 @@
+"""LitServe with a bundle: a body of numbers alone, column after column, as many bytes in each as a request has rows.
+
+LitServe has no tensors of its own, so the body's form is this file's: [C, R] int64.
+"""
+
+import os
+
+import litserve as ls  # pyright: ignore
+import numpy as np
+from fastapi import Request, Response  # pyright: ignore
+
+from benchmarks.peers.bundle_model import BundleModel
+
+
+class BundleAPI(ls.LitAPI):
+    """What LitServe calls."""
+
+    def setup(self, device: str) -> None:
+        """Loads the bundle."""
+        self.model = BundleModel()
+
+    async def decode_request(self, request: Request) -> np.ndarray:
+        """[C, R]."""
+        return np.frombuffer(await request.body(), np.int64).reshape(len(self.model.columns), -1)
+
+    def batch(self, inputs: list) -> tuple:
+        """All requests that are scored together, and the rows of each."""
+        return np.concatenate(inputs, axis=1), [part.shape[1] for part in inputs]
+
+    def predict(self, x: tuple) -> tuple:
+        """One call."""
+        return self.model.predict(dict(zip(self.model.columns, x[0], strict=True))), x[1]
+
+    def unbatch(self, output: tuple) -> list:
+        """The rows of each request."""
+        return np.split(output[0], np.cumsum(output[1])[:-1])
+
+    def encode_response(self, output: np.ndarray) -> Response:
+        """Bytes."""
+        return Response(output.tobytes(), media_type="application/octet-stream")
+
+
+if __name__ == "__main__":
+    server = ls.LitServer(BundleAPI(max_batch_size=64, batch_timeout=0.002), accelerator="cpu", workers_per_device=2)
+    server.run(port=int(os.environ["PORT"]), log_level="warning")

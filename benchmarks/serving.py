@@ -1,0 +1,176 @@
+"""The server beside others with the same bundle, in the setting of a published DLRM serving benchmark.
+
+    python -m benchmarks.serving --peers FOLDER [--bundle BUNDLE --rows PARQUET] [--only ours,triton] [--json]
+
+Raw columns are sent (configs/dlrm_serving.yaml), 32 rows a request, by wrk on the same machine: 400 clients, each with
+its next request when the last is answered; then 1,200 requests a second by perf_analyzer, whether the others are
+answered or not; then single rows from 32 clients and from one. The peers are Triton (python backend), MLServer and
+LitServe in environments of their own below FOLDER (`python -m benchmarks.peers.install FOLDER`), with a process per
+core and batches as ours; in all of them this project's code scores. One after the other, all on the same cores as the
+load. Without --bundle, an untrained one is made first. `--json` ends with one object.
+"""
+
+import argparse
+import dataclasses
+import json
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.peers.start import PEERS, ROOT, started
+from benchmarks.serving_load import Load, closed_loop, columns_one_after_the_other, open_loop, tensors
+
+CONFIG = ROOT / "configs" / "dlrm_serving.yaml"
+ROWS_EACH, CLIENTS, RATE = 32, 400, 1200
+
+
+@contextmanager
+def ours(bundle: Path, work: Path) -> Iterator[tuple[str, str]]:
+    """This server: (URL, HOST:PORT)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "trainer", "serve", str(bundle), "--http-port", str(port), "--name", "ranker"]
+    with (work / "ours.log").open("wb+") as log:
+        process = subprocess.Popen([*command, "--grpc-port", "0"], cwd=ROOT, stderr=log)
+        try:
+            while b"gRPC" not in (work / "ours.log").read_bytes():
+                if process.poll() is not None:
+                    raise SystemExit((work / "ours.log").read_text())
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}", f"127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def made_bundle(folder: Path) -> tuple[Path, Path]:
+    """A bundle of the preset after a few steps, and a file of its rows."""
+    settings = [
+        *(f"data.root={folder}/data", f"training.run_dir={folder}/run", "training.max_steps=5", "launch.workers=1"),
+        *("data.generate.train_rows=60000", "data.generate.validation_rows=20000"),
+    ]
+    for command in (["train", str(CONFIG), *settings], ["export", str(folder / "run")]):
+        subprocess.run([sys.executable, "-m", "trainer", *command], cwd=ROOT, check=True, stdout=sys.stderr)
+    return folder / "run" / "export", next((folder / "data" / "validation").glob("*.parquet"))
+
+
+def measure_ours(bundle: Path, rows: pa.Table, peers: Path | None, seconds: float, work: Path) -> dict[str, Load]:
+    """Every load, by its name."""
+    many, single = tensors(rows, "ranker", ROWS_EACH), tensors(rows, "ranker", 1)
+    with ours(bundle, work) as (url, address):
+        closed_loop(url, many, CLIENTS, 2, work)  # warm
+        found = {"dlrm": closed_loop(url, many, CLIENTS, seconds, work)}
+        if peers is not None:
+            environment = peers / "tritonclient"
+            found["dlrm_open"] = open_loop(environment, address, "ranker", rows, ROWS_EACH, RATE, seconds, work)
+        found["one_row"] = closed_loop(url, single, 32, seconds, work)
+        found["one_client"] = closed_loop(url, single, 1, seconds, work)
+    return found
+
+
+def measure_peer(name: str, bundle: Path, rows: pa.Table, peers: Path, seconds: float, work: Path) -> Load:
+    """A peer under the first of these loads: with bytes of tensors where it takes them, else with JSON."""
+    with started(name, peers, bundle, work) as peer:
+        if name == "litserve":
+            forms = [columns_one_after_the_other(rows, ROWS_EACH)]
+        else:
+            forms = [tensors(rows, "ranker", ROWS_EACH, as_bytes=as_bytes) for as_bytes in (True, False)]
+        tried = [closed_loop(peer.url, form, 8, 2, work) for form in forms]
+        best = max(range(len(forms)), key=lambda place: tried[place].requests_per_second)
+        loads = [closed_loop(peer.url, forms[best], clients, seconds, work) for clients in (CLIENTS, 32)]
+        best_load = max(loads, key=lambda load: load.requests_per_second)
+        if not best_load.requests_per_second:
+            raise SystemExit("none of its requests was answered")
+        return best_load
+
+
+def onnx_runtime_512(bundle: Path, rows: pa.Table) -> dict[str, float] | None:
+    """Milliseconds of one call at 512 rows, transformed already: ours and ONNX Runtime; None without model.onnx."""
+    if not (bundle / "model.onnx").exists():
+        return None
+    import torch
+
+    from benchmarks.bundle import _onnx
+    from trainer.serving.bundle import Bundle
+
+    torch.set_num_threads(1)
+    loaded = Bundle(bundle, verify=False)
+    columns, portable = loaded.columns(rows.slice(0, 512), "rows"), _onnx(loaded)
+    calls = {"ours": lambda: loaded.score(columns), "onnx_runtime": lambda: portable(columns)}
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(60):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            took[name].append((time.perf_counter() - begin) * 1e3)
+    return {name: statistics.median(values[10:]) for name, values in took.items()}
+
+
+def show(name: str, load: Load) -> None:
+    """A line for whoever watches."""
+    print(f"{name:<11}", "  ".join(f"{k} {v:,.1f}" for k, v in dataclasses.asdict(load).items()), file=sys.stderr)
+
+
+def main() -> None:
+    """Measures, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--only", default=",".join(("ours", *PEERS)))
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, file = (given.bundle, given.rows) if given.bundle else made_bundle(Path(folder))
+        numbers = measure(given, bundle, pq.read_table(file), Path(folder))
+    if given.json:
+        print(json.dumps(numbers))
+
+
+def measure(given: argparse.Namespace, bundle: Path, rows: pa.Table, folder: Path) -> dict[str, float]:
+    """All that `--only` names."""
+    from trainer.serving.signature import read_signature
+
+    rows, only = rows.select(list(read_signature(bundle).columns)), given.only.split(",")
+    numbers: dict[str, float] = {}
+    loads: dict[str, Load] = {}
+    if "ours" in only:
+        loads = measure_ours(bundle, rows, given.peers, given.seconds, folder)
+        for name, load in loads.items():
+            show(name, load)
+        numbers = {f"{name}_requests_per_second": load.requests_per_second for name, load in loads.items()}
+        numbers |= {f"{name}_p99_ms": load.p99_ms for name, load in loads.items()}
+        numbers["failed"] = sum(load.failed for load in loads.values())
+    for name in PEERS if given.peers else ():
+        if name in only:
+            work = folder / name
+            work.mkdir()
+            try:
+                loads[name] = measure_peer(name, bundle, rows, given.peers, given.seconds, work)
+            except (SystemExit, subprocess.CalledProcessError) as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
+                continue
+            show(name, loads[name])
+            numbers[f"{name}_requests_per_second"] = loads[name].requests_per_second
+            if "dlrm" in loads:
+                numbers[f"vs_{name}"] = loads["dlrm"].requests_per_second / loads[name].requests_per_second
+    times = onnx_runtime_512(bundle, rows) if "ours" in only else None
+    if times is not None:
+        numbers["vs_onnx_runtime_512"] = times["onnx_runtime"] / times["ours"]
+    return numbers
+
+
+if __name__ == "__main__":
+    main()
