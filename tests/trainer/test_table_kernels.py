@@ -20,14 +20,20 @@ def group() -> Iterator[None]:
 
 
 def model(*, deterministic: bool = False) -> torch.nn.Module:
-    """Two fused tables of different sharding types, which have a kernel each, and one that is data-parallel."""
-    sharding = {"a": "table_wise", "b": "row_wise", "c": "data_parallel"}
+    """Two fused tables of different data types, which have a kernel each, and one that is data-parallel."""
+    sharding = {"a": "table_wise", "b": "table_wise", "c": "data_parallel"}
     config = Config.model_validate(
         {
             "data": {"root": "unused"},
             "features": {name: {"table": name} for name in sharding},
             "tables": {
-                name: {"num_embeddings": 9, "embedding_dim": 4, "sharding": kind} for name, kind in sharding.items()
+                name: {
+                    "num_embeddings": 9,
+                    "embedding_dim": 4,
+                    "sharding": kind,
+                    "data_type": "fp16" if name == "b" else "fp32",
+                }
+                for name, kind in sharding.items()
             },
             "tasks": {"click": {}},
             "training": {"run_dir": "unused", "deterministic": deterministic},
