@@ -19,8 +19,6 @@ def no_compiler():
 
 def test_onnx_runtime_predicts_the_same(tmp_path):
     """Weighted bags, means, tables of both widths, side towers, empty bags; one row and many."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     config = make_run(tmp_path, tasks={"click": {"tower_features": ["age", "vector"]}, "watch": {"loss": "mse"}})
     bundle = Bundle(export(config.training.run_dir, settings={"format": "onnx"}))
     assert {"model.onnx", "model.onnx.data"} <= set(bundle.signature.files)
