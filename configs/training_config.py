@@ -66,9 +66,10 @@ class TrainingConfig(Section):
     )
     deterministic: bool = Field(
         default=False,
-        description="On a GPU: the same bits in every run, so that a resumed run ends as an undisturbed one. Takes "
-        "kernels that add in a fixed order, and rounds fp16 tables to the nearest number, which loses small "
-        "updates. A CPU always computes so.",
+        description="The same bits in every run of a config on machines of one kind. A GPU takes kernels that add in a "
+        "fixed order, which a resumed run needs to end as an undisturbed one, and rounds fp16 tables to the nearest "
+        "number, which loses small updates. A resumed run on CPUs always ends so; without it, two runs may differ in "
+        "the last bits, as each takes the ways to compute that it finds fastest.",
     )
     compile: bool = Field(
         default=False,

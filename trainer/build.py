@@ -81,8 +81,8 @@ def build(
 
 
 def _try_out(top: nn.Module, config: Config, device: torch.device) -> None:
-    """What a step computes in several ways, once. A GPU has one way each."""
-    if device.type != "cpu":
+    """What a step computes in several ways, once. A GPU has one way each, and a deterministic run takes the first."""
+    if device.type != "cpu" or config.training.deterministic:
         return
     if config.tables:
         try_updates(max(table.embedding_dim for table in config.tables.values()))

@@ -76,7 +76,7 @@ def config_of(data: Path, run_dir: Path, names: Iterable[str], **training: Any) 
             "tables": tables,
             "model": {"expert_layers": (16,), "tower_layers": (8,)},
             "tasks": {"click": {}, "watch": {"loss": "mse"}},
-            "training": {"run_dir": str(run_dir), "log_every": 1, "max_steps": 6, **training},
+            "training": {"run_dir": str(run_dir), "log_every": 1, "max_steps": 6, "deterministic": True, **training},
             "checkpoint": {"every_steps": 3},
             "launch": {"device": "cpu"},
         }

@@ -24,8 +24,9 @@ FEW_ROWS = (
     "data.generate.validation_rows=2000",
     "data.generate.rows_per_file=3000",
     "data.generate.rows_per_row_group=1000",
+    "training.deterministic=true",
 )
-"""Overrides that make the quickstart small."""
+"""Overrides that make the quickstart small, and two runs of it equal."""
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["trainer.train", "torchrec"])
