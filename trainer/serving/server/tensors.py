@@ -46,6 +46,7 @@ DTYPES: dict[str, np.dtype] = {
 }
 """The protocol's datatypes but BYTES, by their name: little-endian, as all of its numbers."""
 LENGTHS, VALID = ".lengths", ".valid"
+_MOST_EMPTY = 2**20
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,10 @@ def elements_of(name: str, shape: Sequence[int]) -> int:
         count *= size
     if not shape or count >= 2**40:
         raise UserError(f"input {name!r} has shape {list(shape)!r}\nThe first dimension is the number of rows.")
+    if not count and max(shape) > _MOST_EMPTY:  # a few bytes of request must not ask for gigabytes of empty rows
+        raise UserError(
+            f"input {name!r} has shape {list(shape)!r}\nSend at most {_MOST_EMPTY:,} rows without elements."
+        )
     return count
 
 

@@ -209,6 +209,17 @@ TENSOR = st.fixed_dictionaries(
 )
 
 
+def test_rows_without_elements_take_no_memory_before_they_are_refused(server):
+    tensors = [{"name": name, "shape": [2**30, 0], "datatype": "INT64", "data": []} for name in columns(rows(COUNT))]
+    connection = http.client.HTTPConnection(server.http, timeout=30)
+    connection.request("POST", "/v2/models/ranker/infer", json.dumps({"inputs": tensors}))
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    assert answer.status == 400, text
+    assert "at most 1,048,576 rows without elements" in text
+    connection.close()
+
+
 @settings(max_examples=80)
 @given(tensors=st.lists(TENSOR, max_size=5), tail=st.binary(max_size=60), shift=st.integers(-3, 3))
 def test_whatever_comes_over_http_is_no_fault_of_the_server(server, tensors, tail, shift):
