@@ -23,7 +23,7 @@ from trainer.serving.server.board import Board
 from trainer.serving.server.state import first_state, request_load
 
 _ROOT = Path(__file__).parents[3]
-_AGAIN_S = 1.0  # before a process that died is started again
+_AGAIN_S = 1.0  # between two starts of a process: one that cannot live must not take a core to try
 Say = Callable[[str], None]
 
 
@@ -82,6 +82,7 @@ class Processes:
     def __init__(self, board: Board, settings: ServeConfig, order: dict[str, Any], http: socket.socket) -> None:
         self._board, self._settings, self._order, self._http = board, settings, order, http
         self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self._started: dict[int, float] = {}
         self._is_stopping = False
 
     def start(self, number: int) -> None:
@@ -99,7 +100,7 @@ class Processes:
         assert process.stdin is not None
         process.stdin.write(json.dumps(order).encode() + b"\n")
         process.stdin.flush()
-        self.running[number] = process
+        self.running[number], self._started[number] = process, time.monotonic()
 
     def wait_ready(self, number: int) -> None:
         """Until a process answers. UserError: it does not."""
@@ -116,7 +117,8 @@ class Processes:
         with _signals(self._stop, self._reload(say)):
             while not self._is_stopping:
                 for number, process in list(self.running.items()):
-                    if process.poll() is not None and not self._is_stopping:
+                    rested = time.monotonic() - self._started[number] > _AGAIN_S
+                    if process.poll() is not None and rested and not self._is_stopping:
                         self._board.apply(number, -1)
                         say(f"process {number} ended with {process.returncode}; it is started again")
                         self.start(number)
