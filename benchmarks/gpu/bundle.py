@@ -1,20 +1,15 @@
 """A short run, exported for this device, loaded as a server does, and scored: against the trainer's own modules."""
 
-import statistics
 import tempfile
 import time
-from pathlib import Path
 
 from benchmarks.gpu.worker import open_group, preset
 from cluster.worker import Worker
-from configs.load import load_config
-from trainer.export.parity import generate_columns
+from trainer.export.timing import call_milliseconds
 from trainer.export.write import export
 from trainer.prepare import prepare_run
 from trainer.serving.bundle import Bundle
 from trainer.train import train
-
-CALLS = 50
 
 
 def run(device: str, tiny: bool) -> dict[str, float]:
@@ -40,19 +35,7 @@ def run(device: str, tiny: bool) -> dict[str, float]:
             "largest_difference": parity.largest_difference,
             "export_seconds": time.perf_counter() - started,
         }
-        figures |= _call_times(bundle, Path(prepared.training.run_dir), (1, 64) if tiny else (1, 64, 512, 4096))
+        times = call_milliseconds(bundle, prepared, (1, 64) if tiny else (1, 64, 512, 4096))
+        figures |= {f"ms_{rows}": milliseconds for rows, milliseconds in times.items()}
     print(f"{bundle.signature.device}: {figures}")
-    return figures
-
-
-def _call_times(bundle: Bundle, run_dir: Path, sizes: tuple[int, ...]) -> dict[str, float]:
-    """Median milliseconds of one call, from transformed columns to predictions on the host."""
-    config, figures = load_config(run_dir / "config.yaml"), {}
-    for rows in sizes:
-        columns, seconds = generate_columns(config, rows), []
-        for _ in range(CALLS):
-            started = time.perf_counter()
-            bundle.score(columns)
-            seconds.append(time.perf_counter() - started)
-        figures[f"ms_{rows}"] = 1e3 * statistics.median(seconds)
     return figures

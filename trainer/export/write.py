@@ -10,8 +10,6 @@ import logging
 import os
 import platform
 import shutil
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from trainer.export.choose import LATEST, choose_checkpoint, evaluated_at
 from trainer.export.forward_pass import ForwardPass
 from trainer.export.onnx import check_onnx, input_names, write_onnx
 from trainer.export.parity import SampleRows, check_onnx_parity, check_parity, generate_columns, sample_rows
+from trainer.export.timing import call_milliseconds
 from trainer.export.weights import Stored, table_groups, write_weights
 from trainer.file_record import checksum
 from trainer.run.manifests import read_manifest
@@ -65,7 +64,6 @@ log = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WARM_UP_ROWS = 64
 _TIMED_ROWS = (1, 512)
-_TIMED_CALLS = 30
 _COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
 
 
@@ -184,7 +182,8 @@ def _checked(
         write_signature(folder, signature.model_copy(update={"compiled": (program,) if program else ()}))
         bundle = Bundle(folder, verify=False)
         parities.append(check_parity(bundle, config, kept, top, sample))
-        milliseconds[program.instructions if program else "graph"] = _time(bundle, config)
+        times = call_milliseconds(bundle, config, _TIMED_ROWS)
+        milliseconds[program.instructions if program else "graph"] = {str(n): round(ms, 3) for n, ms in times.items()}
     if (folder / ONNX).exists():
         parities[-1] = check_onnx_parity(folder, bundle, parities[-1], sample)
     parity = max(parities, key=lambda found: found.largest_difference)
@@ -270,19 +269,6 @@ def _copy_vocabularies(features: Mapping[str, Feature], folder: Path) -> dict[st
         paths[name] = f"vocabulary/{name}.txt"
         shutil.copyfile(path, folder / paths[name])
     return with_files(features, paths)
-
-
-def _time(bundle: Bundle, config: Config) -> dict[str, float]:
-    """Median milliseconds of one call by number of rows, from transformed columns to predictions."""
-    medians = {}
-    for rows in _TIMED_ROWS:
-        columns, seconds = generate_columns(config, rows), []
-        for _ in range(_TIMED_CALLS):
-            started = time.perf_counter()
-            bundle.score(columns)
-            seconds.append(time.perf_counter() - started)
-        medians[str(rows)] = round(1000 * statistics.median(seconds), 3)
-    return medians
 
 
 def _say_what_it_costs(refusal: str, milliseconds: Mapping[str, float]) -> None:
