@@ -6,6 +6,7 @@ moment to the next; requests that were read before get the bundle that they were
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.serving.bundle import Bundle
@@ -13,6 +14,9 @@ from trainer.serving.server.board import Board, Counters
 from trainer.serving.server.refusals import RefusedError
 from trainer.serving.server.tensors import Input, inputs_of
 from trainer.serving.server.v2 import Reader
+from trainer.serving.signature import read_signature
+
+_MOST_HALVES = 64
 
 
 @dataclass(eq=False)
@@ -35,6 +39,10 @@ class Version:
     def halves(self, shared: frozenset[str]) -> tuple[FeatureTransforms, FeatureTransforms]:
         """The transforms of the features that read columns of `shared` alone, and of all others."""
         if shared not in self._halves:
+            if (
+                len(self._halves) == _MOST_HALVES
+            ):  # clients choose what is shared: memory must not grow with their ideas
+                self._halves.clear()
             self._halves[shared] = split(self.bundle, shared)
         return self._halves[shared]
 
@@ -69,6 +77,9 @@ class Models:
             for version, one in model["versions"].items():
                 have = self._versions.get((name, version))
                 if have is None or have.digest != one["digest"]:
+                    is_gone = read_signature(Path(one["folder"])).checksum != one["digest"]
+                    if is_gone and version != model["default"]:
+                        continue  # a newer bundle took its place on disk: a process that starts now has it no more
                     counters = self._board.counters(self._process, model["slot"])
                     bundle = Bundle(one["folder"], verify=verify)
                     have = Version(name, version, bundle, counters, bundle.signature.checksum)
