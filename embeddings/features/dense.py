@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from configs.schema import DenseFeature
-from embeddings.features.arrow import flatten, floats, one_each, single_array, valid_mask
+from embeddings.features.arrow import flatten, floats, is_list, one_each, single_array, valid_mask
 from embeddings.features.places import Origin
 
 
@@ -29,8 +29,8 @@ def dense_numbers(values: pa.ChunkedArray, feature: DenseFeature, column: str, o
             f"{origin.cell(row, column)} has {lengths[row]} numbers, not {feature.width}\n"
             "Set the feature's width to the length of its lists, which must all be equal."
         )
-    if not given.any():  # in a column of single numbers, each null is an element
-        return np.full((len(array), feature.width), feature.default)
+    if not is_list(array.type) and not given.any():  # each null of a column of single numbers is an element
+        elements = elements.slice(0, 0)
     numbers = floats(elements, feature.default, what).reshape(-1, feature.width)
     if given.all():
         return numbers

@@ -249,8 +249,8 @@ def test_an_object_store_and_a_folder_get_the_same_scores(bundle, data, tmp_path
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     local = score_files(str(bundle.folder), [str(data)], str(tmp_path / "local"))
     with object_store() as store:
-        fs.copy_files(str(data), f"{BUCKET}/data", destination_filesystem=store.file_system())
-        remote = score_files(str(bundle.folder), [store.url("/data")], str(tmp_path / "remote"))
+        fs.copy_files(str(data), f"{BUCKET}/to_score", destination_filesystem=store.file_system())
+        remote = score_files(str(bundle.folder), [store.url("/to_score")], str(tmp_path / "remote"))
     assert [path.relative_to(tmp_path / "remote") for path in remote] == [
         path.relative_to(tmp_path / "local") for path in local
     ]
