@@ -44,9 +44,14 @@ class _Layout(NamedTuple):
 
 
 class CpuLookup:
-    """Takes the place of `forward` of one of fbgemm's modules; `knows` says of which."""
+    """Takes the place of `forward` of one of fbgemm's modules; `knows` says of which.
+
+    Attributes:
+        before_update: called before rows are updated, by whoever has to.
+    """
 
     def __init__(self, tables: SplitTableBatchedEmbeddingBagsCodegen) -> None:
+        self.before_update: Callable[[], None] | None = None
         self.tables = tables
         self.width = int(tables.total_D)
         self.update = getattr(torch.ops.fbgemm, f"split_embedding_backward_codegen_{_NAMES[tables.optimizer]}_cpu")
@@ -84,6 +89,8 @@ class CpuLookup:
 
     def train(self, grad: Tensor, indices: Tensor, offsets: Tensor, weights: Tensor | None) -> None:
         """One step of the optimizer, for the gradient [B, width + room] of what `rows` returned."""
+        if self.before_update is not None:
+            self.before_update()
         self._way()(grad, indices, offsets, weights)
 
     def try_updates(self, *arguments: Any) -> None:
