@@ -1,14 +1,16 @@
 """The group of workers under Ray Train: which processes it has, how they begin, when Ray starts them again.
 
-Importing Ray Train takes most of a second. `launch` does it while the cluster's processes are still starting.
+Importing Ray Train takes a second. `launch` does it while the cluster's processes are still starting.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import ray
 from ray._private.log import PlainRayHandler
@@ -18,7 +20,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -136,8 +138,31 @@ class _Group(DataParallelTrainer):
         if self._is_private and not self.scaling_config.elasticity_enabled:
             arguments["scaling_policy"] = _AllThereIs(self.scaling_config)
         controller = _Controller(is_private=self._is_private, **arguments)
-        asyncio.run(controller.run())
+        with _no_actor_for_reports():
+            asyncio.run(controller.run())
         return controller.get_result()
+
+
+class _Nobody:
+    """In the place of the actor where workers that report to Ray Train wait for each other: ours report to nobody."""
+
+    @classmethod
+    def options(cls, **_: Any) -> type["_Nobody"]:
+        return cls
+
+    @classmethod
+    def remote(cls, **_: Any) -> type["_Nobody"]:
+        return cls
+
+
+@contextmanager
+def _no_actor_for_reports() -> Iterator[None]:
+    """Ray Train starts one before the workers: a process that imports Ray Train while they do."""
+    with (
+        patch.object(worker_group, "SynchronizationActor", _Nobody),
+        patch.object(state, "_shutdown_sync_actor", lambda _: None),
+    ):
+        yield
 
 
 def _on_worker(called: dict[str, Any]) -> None:
