@@ -38,6 +38,7 @@ from trainer.schedule import last_step
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
+from trainer.warm_start.load import warm_start
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,10 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
-    checkpointer.load(training_state(built.model, built.optimizer))
+    state = training_state(built.model, built.optimizer)
+    checkpointer.load(state)
     newest = checkpointer.newest
+    taken_over = warm_start(config, state) if newest is None and config.training.warm_start else ""
     set_steps_done(built.model, newest.step if newest else 0)
     skipped = SkippedRowGroups(run, newest.extra if newest else {})
     features = FeatureTransforms(features_of(run, config), config.tables)
@@ -109,6 +112,8 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         report.line(start_up_page(config, run, worker, built.plan, sizes, start if newest else None))
         if warning := bf16_warning(config.training.precision, device.type):
             report.line(warning)
+        if taken_over:
+            report.line(taken_over)
         report.texts(config, built.plan)
         yield Session(
             config=config,
