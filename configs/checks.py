@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from configs.choice_checks import choices_exist, settings_are_right
+from configs.choices import did_you_mean
 from configs.feature_checks import FEATURE_CHECKS
 from configs.fused_optimizers import missing
 from configs.schema import Config
 from configs.task_checks import TASK_CHECKS
+from configs.training_config import BEST_METRICS
 from configs.yaml_source import Mistake
 
 
@@ -49,6 +51,18 @@ def followed_data_is_in_order(config: Config) -> Iterator[Mistake]:
     if training.decay != "constant" and training.max_steps is None:
         message = f"is {training.decay}, but the end is not known with data.follow; use constant, or set max_steps"
         yield Mistake(("training", "decay"), message, also=(follow,))
+
+
+def best_is_measured(config: Config) -> Iterator[Mistake]:
+    """Of a metric that has a better and a worse, and a task that there is."""
+    best, path = config.checkpoint.keep_best, ("checkpoint", "keep_best")
+    if best is None:
+        return
+    metric, _, task = best.partition("/")
+    if metric not in BEST_METRICS:
+        yield Mistake(path, f"is {best}; use METRIC/TASK with one of {', '.join(BEST_METRICS)}, such as auc/click")
+    elif task not in config.tasks:
+        yield Mistake(path, f"is {best}, but {task or 'nothing'} is no task; {did_you_mean(task, list(config.tasks))}")
 
 
 def workers_fit(config: Config) -> Iterator[Mistake]:
@@ -120,6 +134,7 @@ RUN_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     choices_exist,
     lanes_carry_the_batch,
     followed_data_is_in_order,
+    best_is_measured,
     workers_fit,
     steps_are_reached,
     optimizer_is_there,

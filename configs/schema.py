@@ -14,14 +14,7 @@ from configs.layout import InputLayout, layout_of
 from configs.model_config import ModelConfig, TaskConfig
 from configs.section import Section
 from configs.serve_config import ServeConfig
-from configs.training_config import (
-    CheckpointConfig,
-    DenseOptimizer,
-    LaunchConfig,
-    SparseOptimizer,
-    TrainingConfig,
-    WarmStart,
-)
+from configs.training_config import CheckpointConfig, DenseOptimizer, LaunchConfig, SparseOptimizer, TrainingConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -41,7 +34,6 @@ __all__ = [
     "TableConfig",
     "TaskConfig",
     "TrainingConfig",
-    "WarmStart",
 ]
 
 

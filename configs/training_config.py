@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seconds, Section, Seed
 
@@ -34,35 +33,6 @@ class SparseOptimizer(Section):
     eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
 
 
-class WarmStart(Section):
-    """What a new run takes over from another run, before its first step."""
-
-    model_config = ConfigDict(serialize_by_alias=True)  # `from` is a word of Python's
-
-    run: str = Field(
-        alias="from",
-        description="Run directory. What fits is loaded with its optimizer state; features, tasks, experts and rows of "
-        "tables that are new begin as in any new run. A run that resumes from its own checkpoint ignores the section.",
-    )
-    checkpoint: str = Field(
-        default="latest", description="latest, best (by that run's evaluations), or a step that it has saved."
-    )
-    include: tuple[str, ...] = Field(
-        default=("*",),
-        min_length=1,
-        description="Names to load, with * for any text: tables.NAME, and weights of the top by the layers' names that "
-        "the run prints at its start, as top.mixture.first.weight or top.towers.*. Tables alone: [tables.*].",
-    )
-    exclude: tuple[str, ...] = Field(
-        default=(), description="Names not to load, of those that `include` names; such a table or weight begins fresh."
-    )
-
-    def takes(self, name: str) -> bool:
-        """Whether a table or weight of this name is to be loaded."""
-        chosen, refused = (any(fnmatchcase(name, one) for one in names) for names in (self.include, self.exclude))
-        return chosen and not refused
-
-
 class TrainingConfig(Section):
     """How long, how fast, how exact, and what to log."""
 
@@ -70,9 +40,6 @@ class TrainingConfig(Section):
     epochs: PositiveInt = Field(default=1, description="Passes over the training part.")
     max_steps: PositiveInt | None = Field(default=None, description="Stop after so many steps, whatever `epochs` says.")
     seed: Seed = Field(default=0, description="Of initial weights, sample order and dropout.")
-    warm_start: WarmStart | None = Field(
-        default=None, description="Begin with tables and weights of another run, in place of random ones."
-    )
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     sparse_optimizer: SparseOptimizer = SparseOptimizer()
     warmup_steps: NonNegativeInt = Field(
@@ -121,18 +88,45 @@ class TrainingConfig(Section):
     )
 
 
+BEST_METRICS = {"auc": True, "gauc": True, "loss": False, "ne": False, "mae": False, "rmse": False}
+"""What checkpoint.keep_best may go by -> whether larger is better."""
+
+
 class CheckpointConfig(Section):
     """When the state of a run is saved."""
 
     every_steps: NonNegativeInt = Field(
         default=1000, description="Steps between checkpoints; 0: only at the end of an epoch."
     )
-    keep: PositiveInt = Field(default=3, description="Complete checkpoints kept; older ones are deleted.")
+    delta_every_s: Seconds | None = Field(
+        default=None,
+        description="Seconds between links, which save the rows that changed since: what a failure loses. A link of "
+        "half a second costs a few percent of the speed, and one byte a row of the tables in memory. With links, whole "
+        "tables are copied once a run; later checkpoints are merged from files by a process beside it.",
+    )
+    delta_every_steps: NonNegativeInt = Field(
+        default=0, description="Steps between links, in place of or beside delta_every_s; 0: none."
+    )
+    keep: PositiveInt = Field(
+        default=3, description="Complete checkpoints kept, each with the links behind it; older ones are deleted."
+    )
+    keep_best: str | None = Field(
+        default=None,
+        description="A metric, such as auc/click or loss/click: the checkpoint whose evaluation has the best one is "
+        "kept too. Every evaluation is saved then.",
+    )
+    keep_every_steps: NonNegativeInt = Field(
+        default=0, description="Checkpoints whose step this divides are kept for ever; 0: none."
+    )
     asynchronous: bool = Field(
         default=True,
         description="Write while training continues, from a copy in host memory of what each worker holds; at most one "
         "is in flight.",
     )
+
+    @property
+    def has_links(self) -> bool:
+        return self.delta_every_s is not None or self.delta_every_steps > 0
 
 
 class LaunchConfig(Section):

@@ -3,8 +3,12 @@
 One flat buffer in the order of the parameters, and one all-reduce of it, from the first step of a process on. Sums of
 three ranks or more depend on the place of a number in the buffer, so a layout of its own for the first step, as
 DistributedDataParallel has, would let a resumed run end with other bits than an undisturbed one.
+
+One more number goes with the gradients: whether some rank has something to tell all, which so costs no exchange of its
+own.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -29,23 +33,36 @@ class DenseGradients:
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
         self._missing = len(self._parameters)  # gradients that the backward pass has not made yet
         self._exchange: dist.Work | None = None
+        self._tells = False
+        self._told: deque[_Told] = deque(maxlen=2)
         if self._world_size == 1 or not self._parameters:
             return
         sizes = [parameter.numel() for parameter in self._parameters]
-        self._flat = torch.zeros(sum(sizes), device=self._parameters[0].device)
-        parts = zip(self._flat.split(sizes), self._parameters, strict=True)
+        self._flat = torch.zeros(sum(sizes) + 1, device=self._parameters[0].device)
+        parts = zip(self._flat[:-1].split(sizes), self._parameters, strict=True)
         self._views = [part.view(parameter.shape) for part, parameter in parts]
         for parameter in self._parameters:
             parameter.register_post_accumulate_grad_hook(self._arrived)
 
+    def tell(self) -> None:
+        """Has `is_told` be true on all ranks after the step that follows the coming one."""
+        self._tells = True
+
+    def is_told(self) -> bool:
+        """Whether a rank told something before the last step but one; the same on all ranks."""
+        return len(self._told) == 2 and self._told[0].is_true()
+
     def average(self) -> None:
         """Returns with the mean over ranks in every gradient. A parameter without one, on all ranks, keeps none."""
         if self._world_size == 1 or not self._parameters:
+            self._told.append(_Told(torch.tensor(float(self._tells))))
+            self._tells = False
             return
         if self._exchange is None:  # the step had no use for some parameter
             self._start()
         assert self._exchange is not None
         self._exchange.wait()
+        self._told.append(_Told(self._flat[-1]))
         self._flat.div_(self._world_size)
         for parameter, view in zip(self._parameters, self._views, strict=True):
             if parameter.grad is not None:
@@ -64,7 +81,23 @@ class DenseGradients:
                 view.zero_()
             elif parameter.grad is not view:
                 view.copy_(parameter.grad)
+        self._flat[-1] = float(self._tells)
+        self._tells = False
         self._exchange = dist.all_reduce(self._flat, async_op=True)
+
+
+class _Told:
+    """A number of the device, on its way to the host."""
+
+    def __init__(self, number: Tensor) -> None:
+        self._number = torch.empty((), pin_memory=number.is_cuda)
+        self._number.copy_(number, non_blocking=True)
+        self._copied = torch.cuda.current_stream(number.device).record_event() if number.is_cuda else None
+
+    def is_true(self) -> bool:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return bool(self._number)
 
 
 class WithoutDDP(DataParallelWrapper):

@@ -75,11 +75,11 @@ class RankerOptimizer(CombinedOptimizer):
         self._largest_norm = largest_norm
         self.sparse = sparse
         self.dense = dense
-        self._gradients = DenseGradients(list(dense.params.values()))
+        self.gradients = DenseGradients(list(dense.params.values()))
 
     def step(self, closure: Any = None) -> None:
         """The dense step, on gradients averaged over ranks; the tables' own was part of the backward pass."""
-        self._gradients.average()
+        self.gradients.average()
         if self._largest_norm is not None:
             nn.utils.clip_grad_norm_(cast(Iterable[torch.Tensor], self.dense.params.values()), self._largest_norm)
         super().step(closure)

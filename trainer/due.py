@@ -18,14 +18,18 @@ class Calendar:
 
     log_every: int
     save_every: int  # 0: at ends alone
+    link_every: int  # 0: never by steps
     evaluate_every: int  # 0: at the end of an epoch
+    saves_evaluations: bool
     last: int  # steps that the run will have done at its end
     steps_per_epoch: int  # of the rows that are known
 
 
 class Due(NamedTuple):
-    log: bool
+    log: bool  # and a window of steps ends
+    last_log: bool  # the run ends amid a window, which goes on should the run be prolonged
     save: bool
+    link: bool  # what changed is saved, where not all is
     evaluate: bool
     end_of_epoch: bool  # or of all partitions that are known
 
@@ -33,26 +37,38 @@ class Due(NamedTuple):
 def calendar_of(config: Config, last: int, steps_per_epoch: int) -> Calendar:
     """What `config` asks for."""
     training = config.training
-    every = config.checkpoint.every_steps
-    return Calendar(training.log_every, every, training.evaluate_every, last, steps_per_epoch)
+    saves = config.checkpoint
+    return Calendar(
+        log_every=training.log_every,
+        save_every=saves.every_steps,
+        link_every=saves.delta_every_steps,
+        evaluate_every=training.evaluate_every,
+        saves_evaluations=saves.keep_best is not None,
+        last=last,
+        steps_per_epoch=steps_per_epoch,
+    )
 
 
 def due_after(calendar: Calendar, step: int, epoch_step: int, *, partition_ends: bool = False) -> Due:
     """What is due when `step` steps are done, `epoch_step` of them in this epoch; both are at least 1.
 
-    A step that is saved is logged too: it ends its window, so that a resumed run has the same windows.
+    Log lines do not depend on what is saved: a window that is open then is saved too.
 
     Args:
         partition_ends: whether a partition of a followed data set ends here.
     """
     end_of_epoch = epoch_step == calendar.steps_per_epoch
     ends = end_of_epoch or partition_ends or step == calendar.last
-    save = ends or _is_multiple(step, calendar.save_every)
     by_steps = _is_multiple(step, calendar.evaluate_every) if calendar.evaluate_every else end_of_epoch
+    evaluate = by_steps or step == calendar.last
+    save = ends or _is_multiple(step, calendar.save_every) or (evaluate and calendar.saves_evaluations)
+    log = end_of_epoch or partition_ends or _is_multiple(step, calendar.log_every)
     return Due(
-        log=save or _is_multiple(step, calendar.log_every),
+        log=log,
+        last_log=step == calendar.last and not log,
         save=save,
-        evaluate=by_steps or step == calendar.last,
+        link=not save and _is_multiple(step, calendar.link_every),
+        evaluate=evaluate,
         end_of_epoch=end_of_epoch,
     )
 

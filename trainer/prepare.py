@@ -13,7 +13,7 @@ from configs.load import dump_config, load_config
 from configs.resume import compare
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
-from trainer.checkpoint.files import find
+from trainer.checkpoint.finding import newest_by_marks
 from trainer.data.columns.checks import check_manifest, check_part, check_parts
 from trainer.data.columns.reweighting import fill_from_data
 from trainer.data.dataset.manifest import Manifest
@@ -26,7 +26,6 @@ from trainer.run.manifests import keep_manifest, read_manifest
 from trainer.run.run_directory import RunDirectory, write_json
 from trainer.run.vocabularies import changed_vocabularies, features_of, keep_vocabularies
 from trainer.schedule import refuse_endless_warmup
-from trainer.warm_start.source import with_source
 
 Say = Callable[[str], None]
 _FEW_ROWS = 1000
@@ -76,7 +75,6 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
     run = RunDirectory(config.training.run_dir)
     run.check(resume=resume, overwrite=overwrite)
     former = load_config(run.config) if resume and run.is_used else None
-    config = with_source(config, former, has_saved=former is not None and bool(find(Folder(run.checkpoints))[0]))
     features = FeatureTransforms(features_of(run, config) if former else config.features, config.tables)
     manifests: dict[str, Manifest] = {}
     if _is_to_be_generated(config):
@@ -154,16 +152,16 @@ def _changes(run: RunDirectory, former: Config, config: Config, same: bool) -> l
 
 
 def _is_mid_epoch(run: RunDirectory) -> bool:
-    complete, _ = find(Folder(run.checkpoints))
-    return bool(complete) and complete[0].position.epoch_step > 0
+    newest = newest_by_marks(Folder(run.checkpoints))
+    return newest is not None and newest.position.epoch_step > 0
 
 
 def _refuse_other_files(run: RunDirectory, manifest: Manifest, config: Config) -> None:
     """Where manifest.json was lost, the files of today must be those that the run was trained on."""
-    complete, _ = find(Folder(run.checkpoints))
-    if not complete or read_manifest(run, config.data.train) is not None:
+    newest = newest_by_marks(Folder(run.checkpoints))
+    if newest is None or read_manifest(run, config.data.train) is not None:
         return
-    if complete[0].facts.get("manifest") != manifest.fingerprint:
+    if newest.base.facts.get("manifest") != manifest.fingerprint:
         raise UserError(
             f"{run.manifest} has no list of the files of {config.data.train}, and they have changed since the run's "
             "checkpoint\nrestore that file, or start the run again with --overwrite"

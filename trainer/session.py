@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -15,14 +16,17 @@ from configs.errors import RunFailed, UserError
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.kernels import set_steps_done, write_back
+from embeddings.row_log import RowLog
 from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
+from trainer.checkpoint.read_whole import windows
 from trainer.checkpoint.state import config_fingerprint, may_be_undefined, training_state
 from trainer.data.columns.reweighting import without_rules
 from trainer.data.dataset.source import open_source
 from trainer.data.reading.quarantine import Quarantined
 from trainer.data.reading.reader import Reader
 from trainer.evaluate import Evaluations
+from trainer.run import saved_names
 from trainer.run.following import Following
 from trainer.run.formulations import keep_formulations, read_formulations
 from trainer.run.manifests import read_manifest
@@ -35,12 +39,14 @@ from trainer.run.skipped import SkippedRowGroups
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
 from trainer.schedule import last_step
+from trainer.telemetry.best import best_step
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
-from trainer.warm_start.load import warm_start
+from trainer.telemetry.window import TrainingWindow
 
 log = logging.getLogger(__name__)
+_COSINES = saved_names.extra("gradient_cosines")
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,28 @@ class Session:
     start: Position
     last: int | None
 
-    def save(self, at: Position) -> float:
-        """Saves, in the background if the config says so; returns for how many seconds training stood still."""
+    def save(self, at: Position, window: TrainingWindow, cosines: dict[str, float], *, whole: bool = True) -> float:
+        """Saves, in the background if the config says so; returns for how many seconds training stood still.
+
+        Args:
+            window, cosines: of the steps since the last log line.
+            whole: False: a link, of which no checkpoint of its own is made.
+        """
         write_back(self.built.model)
-        state = training_state(self.built.model, self.built.optimizer) | self.skipped.state
-        return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
+        state: dict[str, Any] = dict(training_state(self.built.model, self.built.optimizer))
+        state |= {saved_names.window(self.worker.rank, name): value for name, value in window.state().items()}
+        state |= {_COSINES: cosines, **self.skipped.state}
+        if whole:
+            return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
+        return self.checkpointer.save_link(state, at)
+
+    def reopen(self, window: TrainingWindow) -> dict[str, float]:
+        """Goes on amid the window that the run was saved in; returns the cosines that were sampled in it."""
+        newest = self.checkpointer.newest
+        if newest is None:
+            return {}
+        window.load_state(windows(newest), self.worker.rank, self.worker.world_size)
+        return dict(newest.extra.get(_COSINES, {}))
 
 
 @contextmanager
@@ -87,10 +110,12 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
-    state = training_state(built.model, built.optimizer)
-    checkpointer.load(state)
+    checkpointer.upkeep.best_step = lambda steps: best_step(run.metrics, steps, config.checkpoint.keep_best)
+    checkpointer.claim()
+    checkpointer.load(training_state(built.model, built.optimizer))
+    if config.checkpoint.has_links:
+        checkpointer.follow(RowLog(built.model))
     newest = checkpointer.newest
-    taken_over = warm_start(config, state) if newest is None and config.training.warm_start else ""
     set_steps_done(built.model, newest.step if newest else 0)
     skipped = SkippedRowGroups(run, newest.extra if newest else {})
     features = FeatureTransforms(features_of(run, config), config.tables)
@@ -112,8 +137,6 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         report.line(start_up_page(config, run, worker, built.plan, sizes, start if newest else None))
         if warning := bf16_warning(config.training.precision, device.type):
             report.line(warning)
-        if taken_over:
-            report.line(taken_over)
         report.texts(config, built.plan)
         yield Session(
             config=config,
@@ -136,6 +159,8 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
 def save_in_flight_is_finished(checkpointer: Checkpointer) -> Iterator[None]:
     """A mistake in the data of an evaluation must not cost the epoch that is being saved beside it.
 
+    What goes on beside the run ends with it.
+
     Raises:
         DivergedError: in place of what was raised inside: the state that was to be saved explains it.
     """
@@ -147,6 +172,8 @@ def save_in_flight_is_finished(checkpointer: Checkpointer) -> Iterator[None]:
         except CheckpointError as error:
             log.warning("%s", error)
         raise
+    finally:
+        checkpointer.close()
 
 
 def open_reader(

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from cluster.worker import Worker
 from configs.schema import Config
 from trainer.due import NEVER, calendar_of, due_after
+from trainer.link_clock import LinkClock
 from trainer.ranks.collectives import max_over_ranks
 from trainer.run.logs import open_attempt
 from trainer.run.position import Position
@@ -59,7 +60,13 @@ def fit(session: Session) -> tuple[Position, bool]:
     )
     unlearned = Unlearned(config.tasks, config.data.global_batch_size, at.step, session.report.line)
     dropped = DroppedWatch(session.report.line)
-    stall, cosines = 0.0, {}
+    link_clock = LinkClock(
+        config.checkpoint.delta_every_s,
+        session.worker.rank,
+        session.built.optimizer.gradients,
+        lambda: session.checkpointer.is_busy,
+    )
+    stall, cosines = 0.0, session.reopen(window)
     session.built.model.train()
     if at.step and due_after(calendar, at.step, at.epoch_step or calendar.steps_per_epoch).evaluate:
         evaluate(at)  # it was saved, and came to its end before this evaluation
@@ -73,25 +80,30 @@ def fit(session: Session) -> tuple[Position, bool]:
                 break
             calendar = calendar_of(config, last, reader.steps_per_epoch)
         session.profiler.tick(at.step)
+        link_clock.before_step()
         outputs = stepper(at, calendar)
         at = at.after_step()
         window.add(outputs)
         cosines |= conflicts.after(at.step, outputs)
         due = due_after(calendar, at.step, at.epoch_step, partition_ends=reader.ends_at(at.epoch_step))
-        if due.log:
+        if due.log or due.last_log:
             extra = {"checkpoint/stall_seconds": stall, **_skipped(session), **cosines}
             extra |= dropped(reader, session.device)
-            record = window.close(at.step, at.epoch, reader.wait_seconds, stepper.learning_rates, extra)
+            record = window.record(at.step, at.epoch, reader.wait_seconds, stepper.learning_rates, extra)
             session.report.write(record)
             unlearned.see(record)
             refuse_divergence(record, config.training)
+        if due.log:
+            window.restart(reader.wait_seconds)
             objective.observe([values["loss"] for values in record.tasks.values()])
             stall, cosines = 0.0, {}
             stopped = at.step < last and _is_asked_to_stop(session)
         if due.end_of_epoch and not session.following:
             at = at.after_epoch()
-        if due.save or stopped:
-            stall += session.save(at)
+        is_whole = due.save or stopped
+        if is_whole or link_clock.is_due() or due.link:
+            stall += session.save(at, window, cosines, whole=is_whole)
+            link_clock.saved()
         if due.evaluate and not stopped:  # after it is saved: an evaluation may fail, or the process meanwhile
             stepper.pause()
             with window.paused():
@@ -100,7 +112,10 @@ def fit(session: Session) -> tuple[Position, bool]:
     session.profiler.close()
     if not stopped:
         evaluate(at)
-    session.checkpointer.wait()
+    if stopped:
+        session.checkpointer.wait(must_succeed=True)
+    else:
+        session.checkpointer.finish()
     return at, stopped
 
 

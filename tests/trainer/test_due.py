@@ -9,7 +9,9 @@ CALENDARS = st.builds(
     Calendar,
     log_every=st.integers(1, 30),
     save_every=st.integers(0, 30),
+    link_every=st.integers(0, 30),
     evaluate_every=st.integers(0, 30),
+    saves_evaluations=st.booleans(),
     last=st.one_of(st.integers(1, 80), st.just(NEVER)),
     steps_per_epoch=st.integers(1, 25),
 )
@@ -26,12 +28,20 @@ def test_a_run_logs_saves_and_evaluates_when_its_config_says_so(calendar: Calend
     for step, epoch_step in walk(calendar):
         due = due_after(calendar, step, epoch_step)
         is_end = step == calendar.last or step % calendar.steps_per_epoch == 0
-        saves = is_end or (bool(calendar.save_every) and step % calendar.save_every == 0)
-        assert due.save == saves
-        assert due.log == (saves or step % calendar.log_every == 0)
-        assert due.end_of_epoch == (step % calendar.steps_per_epoch == 0)
         every = calendar.evaluate_every or calendar.steps_per_epoch
         assert due.evaluate == (step == calendar.last or step % every == 0)
+        saves = is_end or (bool(calendar.save_every) and step % calendar.save_every == 0)
+        assert due.save == (saves or (due.evaluate and calendar.saves_evaluations))
+        assert due.link == (bool(calendar.link_every) and step % calendar.link_every == 0 and not due.save)
+        assert due.end_of_epoch == (step % calendar.steps_per_epoch == 0)
+
+
+@given(CALENDARS)
+def test_log_lines_do_not_depend_on_what_is_saved(calendar: Calendar) -> None:
+    for step, epoch_step in walk(calendar):
+        due = due_after(calendar, step, epoch_step)
+        assert due.log == (step % calendar.steps_per_epoch == 0 or step % calendar.log_every == 0)
+        assert due.last_log == (step == calendar.last and not due.log)
 
 
 @given(CALENDARS)
@@ -49,7 +59,15 @@ def test_pauses_are_where_the_pipeline_must_be_empty_and_nowhere_between(calenda
 
 
 def test_the_end_of_a_partition_is_saved_but_not_evaluated() -> None:
-    calendar = Calendar(log_every=50, save_every=0, evaluate_every=0, last=NEVER, steps_per_epoch=9)
-    assert due_after(calendar, 4, 4, partition_ends=True) == (True, True, False, False)
-    assert due_after(calendar, 4, 4) == (False, False, False, False)
-    assert due_after(calendar, 9, 9) == (True, True, True, True)
+    calendar = Calendar(
+        log_every=50,
+        save_every=0,
+        link_every=0,
+        evaluate_every=0,
+        saves_evaluations=False,
+        last=NEVER,
+        steps_per_epoch=9,
+    )
+    assert due_after(calendar, 4, 4, partition_ends=True) == (True, False, True, False, False, False)
+    assert due_after(calendar, 4, 4) == (False, False, False, False, False, False)
+    assert due_after(calendar, 9, 9) == (True, False, True, False, True, True)

@@ -107,7 +107,7 @@ def test_compiled_training_is_that_of_a_cpu(gpu: torch.device) -> None:
         losses.append(float(outputs.loss))
         window.add(outputs)
     assert losses == pytest.approx(expected, rel=1e-4)
-    assert window.close(6, 0, 0.0, {}).gates.keys() == {"experts"}
+    assert window.record(6, 0, 0.0, {}).gates.keys() == {"experts"}
 
 
 def test_tables_behind_a_cache_train_as_tables_in_the_gpu(gpu: torch.device) -> None:

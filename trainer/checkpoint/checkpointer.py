@@ -1,14 +1,16 @@
 """Saves and restores the state of a run on all ranks together, in the background when asked.
 
-A flat dict (`model/...`, `optim/...`, `extra/...`) goes through torch.distributed.checkpoint, which reshards tables
-and optimizer state to any number of ranks. A checkpoint counts once complete.json is there, the last file written;
-every start of a run resumes at the newest that passes its checksums. A state with NaN or infinite numbers is never
-completed. The files are `files`' and `storage`'s business; what belongs into the state is the caller's.
+A flat dict (`model/...`, `optim/...`, `window/...`, `extra/...`) is saved whole, a *base*, through
+torch.distributed.checkpoint, which reshards tables and optimizer state to any number of ranks; or as a *link*, the rows
+that changed since the state before. Either counts once its complete.json is there, the last file written. Every start
+of a run goes on from the newest state whose files are whole. A state with NaN or infinite numbers is never completed.
+
+Files are `files`', `links`' and `storage`'s business, finding is `finding`'s; which rows changed is told by the row log
+that `follow` was given, and what belongs into the state is the caller's.
 """
 
 import json
 import logging
-import socket
 import threading
 import time
 import warnings
@@ -21,17 +23,22 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
-from trainer.checkpoint import files
-from trainer.checkpoint.files import Checkpoint
-from trainer.checkpoint.finite import DivergedError, refuse_to_load, refuse_to_save
+from embeddings.row_log import RowLog
+from trainer.checkpoint import attempts, links
+from trainer.checkpoint.attempts import Attempt, SupersededError
+from trainer.checkpoint.base_save import BaseSave
+from trainer.checkpoint.chain import State
+from trainer.checkpoint.finding import Finder, there
+from trainer.checkpoint.finite import DivergedError, refuse_to_load
+from trainer.checkpoint.link_save import LinkSave
 from trainer.checkpoint.match import refuse_mismatch
-from trainer.checkpoint.storage import CopyingPlanner, RawReader, RawWriter
+from trainer.checkpoint.outcome import CheckpointError, passes, reason
+from trainer.checkpoint.storage import RawReader
+from trainer.checkpoint.upkeep import Upkeep, set_aside_later
 from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
 from trainer.run.position import Position
@@ -40,10 +47,6 @@ log = logging.getLogger(__name__)
 
 # One process without a process group is a normal run, not a mistake.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read. All ranks raise it with the same message."""
 
 
 class Checkpointer:
@@ -73,13 +76,32 @@ class Checkpointer:
         self.facts = facts
         self.may_be_undefined: Collection[str] = ()
         self.say: Callable[[str], None] = log.warning
-        self._diverged: dict[int, str] = {}  # step -> what is not finite in it, the same on all ranks
-        self.newest: Checkpoint | None = None
-        """The last one that this process wrote or loaded."""
+        self.newest: State | None = None
+        """The last one that this process wrote or loaded; ranks other than 0 know its end alone."""
+        self.upkeep = Upkeep(self.folder, config, lambda text: self.say(text))
         self._ranks = Agreement(process_group, timeout)
-        self._buffers: dict[MetadataIndex, Tensor] = {}
+        self._finder = Finder(self.folder, self._ranks)
+        self._base_save = BaseSave(self.folder, facts, self._ranks, self.upkeep)
+        self._link_save: LinkSave | None = None
         self._thread: threading.Thread | None = None
-        self._error: CheckpointError | DivergedError | None = None
+        self._error: CheckpointError | UserError | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save is going on."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def claim(self) -> None:
+        """Makes this the newest attempt of the run: what older ones still write does not count from here on.
+
+        Call it before `load`, in processes that train.
+        """
+        number = self._ranks.from_first(attempts.claim(self.folder).number if self._ranks.rank == 0 else 0)
+        self.upkeep.attempt = Attempt(self.folder.child(attempts.FOLDER), number)
+
+    def follow(self, row_log: RowLog) -> None:
+        """From here on saves are links, but for the first of a run. Call it when the state is loaded."""
+        self._link_save = LinkSave(self.folder, row_log, self._ranks, self.upkeep)
 
     def save(self, state: dict[str, Any], *, step: int, epoch: int, epoch_step: int, blocking: bool = False) -> float:
         """Saves the state as it is now, and returns for how many seconds training stood still.
@@ -92,84 +114,117 @@ class Checkpointer:
         Raises:
             CheckpointError: the save before, or this one if blocking, failed on some rank.
             DivergedError: its state had numbers that are NaN or infinite.
+            SupersededError: another attempt has taken over.
         """
+        position = Position(step, epoch, epoch_step)
+        return self._save(state, position, blocking=blocking, base_wanted=True)
+
+    def save_link(self, state: dict[str, Any], position: Position) -> float:
+        """The same of what changed since the state before; the whole state where there is none."""
+        return self._save(state, position, blocking=False, base_wanted=False)
+
+    def _save(self, state: dict[str, Any], position: Position, *, blocking: bool, base_wanted: bool) -> float:
         started = time.perf_counter()
         self.wait()
-        if self.newest is None or self.newest.step != step:
+        if self.newest is None or self.newest.step != position.step:
             tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
             extra = json.loads(json.dumps({name: value for name, value in state.items() if name not in tensors}))
-            planner = CopyingPlanner(self._buffers)
-            position = Position(step, epoch, epoch_step)
+            write = self._begin(tensors, extra, position, blocking=blocking, base_wanted=base_wanted)
+            self._thread = threading.Thread(target=self._run, args=(position, write), name="checkpoint", daemon=True)
+            self._thread.start()
             if blocking or not self.config.asynchronous:
-                self._write(planner, tensors, extra, position)
-                self.wait()
-            else:
-                planner.copy(tensors)
-                self._thread = threading.Thread(
-                    target=self._write, args=(planner, tensors, extra, position), name="checkpoint", daemon=True
-                )
-                self._thread.start()
+                self.wait(must_succeed=blocking)
+        elif base_wanted and self._ranks.rank == 0 and self.newest.links:
+            self.newest = self.upkeep.after_link(self.newest, base_wanted=True)
         return time.perf_counter() - started
 
-    def wait(self) -> None:
-        """Returns when nothing is in flight. Raises CheckpointError or DivergedError, once, if the last save failed."""
+    def _begin(
+        self,
+        tensors: dict[str, Tensor],
+        extra: dict[str, Any],
+        position: Position,
+        *,
+        blocking: bool,
+        base_wanted: bool,
+    ) -> Callable[[], State]:
+        former, allowed = self.newest, self.may_be_undefined
+        if self._link_save is not None and former is not None:
+            return self._link_save.begin(tensors, extra, position, former, allowed, base_wanted=base_wanted)
+        saved = self._link_save.all_saved() if self._link_save else lambda: None
+        copied = self.config.asynchronous and not blocking
+        write_base = self._base_save.begin(tensors, extra, position, former, allowed, copied=copied)
+
+        def write() -> State:
+            state = write_base()
+            saved()
+            return state
+
+        return write
+
+    def wait(self, *, must_succeed: bool = False) -> None:
+        """Returns when no save is in flight. Raises, once, if the last one failed.
+
+        A failure of the storage is said, and raised only where it `must_succeed`: the next save tries again.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
+        if self._error is None:
+            return
+        error, self._error = self._error, None
+        if must_succeed or not (isinstance(error, CheckpointError) and error.passes):
             raise error
+        if self._ranks.rank == 0:
+            newest = f"step {self.newest.step:,} is" if self.newest else "no step is"
+            self.say(f"{error}; {newest} the newest that is saved. Training goes on, and the next save tries again.")
 
-    def newest_complete(self) -> Checkpoint | None:
-        """The newest checkpoint whose files pass their checksums, the same on all ranks; none in a new run.
+    def finish(self) -> None:
+        """The end of a run: all is saved, and its end is a base of its own. Raises as `wait`."""
+        self.wait(must_succeed=True)
+        if self._ranks.rank == 0 and self.newest is not None:
+            self.newest = self.upkeep.finish(self.newest)
 
-        Damaged ones are named in a warning, set aside, and the one before is taken. Each rank checks a share of files.
+    def close(self) -> None:
+        """Ends what goes on beside the run."""
+        self.upkeep.close()
+
+    def newest_complete(self) -> State | None:
+        """The newest state whose files pass their checksums, the same on all ranks; none in a new run.
+
+        What is damaged is named in a warning, set aside, and what is before it taken.
 
         Raises:
             UserError: there are checkpoints, but none is whole; or some host does not see them.
         """
-        complete, damaged = self._ranks.from_first(files.find(self.folder) if self._ranks.rank == 0 else ([], {}))
-        for checkpoint in complete:
-            diverged = self._diverged.get(checkpoint.step)
-            found = [diverged] if diverged else self._problems(checkpoint)
-            if not found:
-                self._set_aside(damaged)
-                return checkpoint
-            damaged[checkpoint.folder] = "; ".join(found)
-        if damaged:
-            raise UserError(
-                f"no checkpoint of {self.folder} is whole: {'; '.join(damaged.values())}\n"
-                "restore the files, or start again from the beginning with --overwrite"
-            )
-        return None
+        return self._finder.newest(self.say)
 
-    def load(self, state: dict[str, Any], checkpoint: Checkpoint | None = None) -> Position | None:
+    def load(self, state: dict[str, Any], saved: State | None = None) -> Position | None:
         """Fills the tensors of `state` in place, resharded to the ranks of today, and sets its other values.
 
         Args:
-            checkpoint: default: `newest_complete()`, and the one before where a former version saved numbers that are
-                NaN or infinite.
+            saved: default: `newest_complete()`, and the one before where a former version saved numbers that are NaN or
+                infinite.
 
         Returns:
             How far the checkpoint is; None, and `state` untouched, in a new run.
 
         Raises:
             UserError: names, sizes or types of the state and of the checkpoint differ, or no checkpoint is whole.
-            DivergedError: `checkpoint` has numbers that are NaN or infinite.
+            DivergedError: `saved` has numbers that are NaN or infinite.
         """
-        if checkpoint is not None:
-            return self._load(state, checkpoint)
+        if saved is not None:
+            return self._load(state, saved)
         while (newest := self.newest_complete()) is not None:
             try:
                 return self._load(state, newest)
             except DivergedError as error:
-                self._diverged[newest.step] = str(error).splitlines()[0]
+                self._finder.refused[newest.end.digest] = str(error).splitlines()[0]
         return None
 
-    def _load(self, state: dict[str, Any], checkpoint: Checkpoint) -> Position:
-        reader = RawReader(checkpoint)
+    def _load(self, state: dict[str, Any], saved: State) -> Position:
+        reader = RawReader(saved.base)
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        refuse_mismatch(state, checkpoint, reader.metadata, self._ranks)
+        refuse_mismatch(state, saved.base, reader.metadata, self._ranks)
         planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         try:
             load(
@@ -180,82 +235,26 @@ class Checkpointer:
                 no_dist=self._ranks.is_alone,
             )
         except CheckpointException as error:
-            raise CheckpointError(f"{checkpoint.folder} could not be loaded: {_reason(error)}") from error
-        refuse_to_load(reader.unsound, self.may_be_undefined, checkpoint, self._ranks)
-        state.update({name: checkpoint.extra[name] for name in state if name not in tensors})
-        self.newest = checkpoint
-        return checkpoint.position
+            raise CheckpointError(f"{saved.base.folder} could not be loaded: {reason(error)}") from error
+        unsound = reader.unsound if not saved.links else set()
+        for link in saved.links:
+            unsound |= links.apply(link, tensors, with_whole=link is saved.end)
+        refuse_to_load(unsound, self.may_be_undefined, saved.end.folder, self._ranks)
+        state.update({name: saved.extra[name] for name in state if name not in tensors})
+        self.newest = saved
+        if self._ranks.rank == 0 and self.upkeep.attempt.number:
+            self.upkeep.attempt.went_on_from(saved.step)
+            set_aside_later(self.folder, saved.step, there(self.folder).links)
+        return saved.position
 
-    def _write(self, planner: CopyingPlanner, tensors: dict[str, Tensor], extra: dict, position: Position) -> None:
-        """One save from planning to pruning. Never raises: the error waits for the next call of `wait`."""
-        folder = self.folder.child(files.folder_name(position.step))
+    def _run(self, position: Position, write: Callable[[], State]) -> None:
+        """One save in its thread. Never raises: the error waits for the next call of `wait`."""
         try:
-            writer = RawWriter(folder)
-            save(
-                tensors,
-                storage_writer=writer,
-                planner=planner,
-                process_group=self._ranks.group,
-                no_dist=self._ranks.is_alone,
-            )
-            former = self.newest.step if self.newest else None
-            refuse_to_save(writer.unsound, self.may_be_undefined, former, position.step, self._ranks)
-            records = {name: record for part in self._ranks.gather(writer.records) for name, record in part.items()}
-            checkpoint = Checkpoint(folder, position, self._ranks.world_size, self.facts, extra, records)
-            failure = self._ranks.from_first(self._complete(checkpoint) if self._ranks.rank == 0 else None)
-            if failure is not None:
-                raise CheckpointError(f"{folder} could not be completed: rank 0: {failure}")
-            self.newest = checkpoint
-        except CheckpointError as error:
+            self.newest = write()
+        except (CheckpointError, DivergedError, SupersededError) as error:
             self._error = error
-        except DivergedError as error:  # of all ranks, which have written all that they will
-            self._error = error
-            if self._ranks.rank == 0:
-                files.delete(folder)
         except BaseException as error:  # DCP's own error is a BaseException
-            self._error = CheckpointError(f"{folder} could not be written: {_reason(error)}")
+            self._error = CheckpointError(
+                f"step {position.step:,} could not be written: {reason(error)}", passes=passes(error)
+            )
             self._error.__cause__ = error
-
-    def _complete(self, checkpoint: Checkpoint) -> str | None:
-        """On rank 0: sees that all files arrived, makes the checkpoint count, removes old ones. Returns what failed."""
-        try:
-            for name, record in checkpoint.files.items():
-                size = checkpoint.folder.size(name)
-                assert size == record.size, f"{name} has {size} bytes, {record.size} were written"
-            for name in set(checkpoint.folder.names()) - set(checkpoint.files):
-                checkpoint.folder.remove(name)  # of a save that outlived its worker group
-            files.write_complete(checkpoint)
-            files.prune(self.folder, checkpoint.step, self.config.keep)
-        except FileNotFoundError as error:
-            return f"{error}: a rank wrote it, rank 0 does not see it; is the run directory shared by all hosts?"
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return None
-
-    def _problems(self, checkpoint: Checkpoint) -> list[str]:
-        """What is wrong with the files, each read by one rank; the same on all ranks.
-
-        Raises:
-            UserError: a host finds something wrong that rank 0 does not.
-        """
-        mine = sorted(checkpoint.files)[self._ranks.rank :: self._ranks.world_size]
-        reports = self._ranks.gather((socket.gethostname(), files.problems(checkpoint, mine)))
-        suspects = {name: f"on host {host}, {text}" for host, found in reports for name, text in found.items()}
-        confirmed = self._ranks.from_first(files.problems(checkpoint, suspects) if self._ranks.rank == 0 else {})
-        for name in suspects.keys() - confirmed.keys():
-            raise UserError(f"{suspects[name]}; rank 0 finds nothing wrong with it\nmount the same folder on all hosts")
-        return list(confirmed.values())
-
-    def _set_aside(self, damaged: dict[Folder, str]) -> None:
-        if self._ranks.rank == 0:
-            for folder, problem in damaged.items():
-                self.say(f"{problem}; set aside, taking the checkpoint before")
-                files.set_aside(folder)
-
-
-def _reason(error: BaseException) -> str:
-    """One line for the ranks that failed."""
-    if isinstance(error, CheckpointException):
-        parts = [f"rank {rank}: {type(e[0]).__name__}: {e[0]}" for rank, e in sorted(error.failures.items())]
-        return "; ".join(parts)
-    return f"{type(error).__name__}: {error}"

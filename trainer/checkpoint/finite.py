@@ -6,8 +6,8 @@ What counts as such a number is `values.is_sound`'s business: weights of which n
 from collections.abc import Collection
 
 from configs.errors import UserError
-from trainer.checkpoint.files import Checkpoint
 from trainer.ranks.agreement import Agreement
+from trainer.run.folder import Folder
 
 _SHOWN = 3  # names of tensors in a message
 
@@ -35,12 +35,12 @@ def refuse_to_save(
         )
 
 
-def refuse_to_load(mine: Collection[str], allowed: Collection[str], checkpoint: Checkpoint, ranks: Agreement) -> None:
+def refuse_to_load(mine: Collection[str], allowed: Collection[str], folder: Folder, ranks: Agreement) -> None:
     """The same of a checkpoint that a version without this check wrote. The one before it is better then."""
     names = _names(mine, allowed, ranks)
     if names:
         raise DivergedError(
-            f"{checkpoint.folder} has NaN or far too large numbers in {names}: training had diverged before\n"
+            f"{folder} has NaN or far too large numbers in {names}: training had diverged before\n"
             "Move that folder away, or let --resume do so: it takes the checkpoint before."
         )
 

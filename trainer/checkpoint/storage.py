@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import (
@@ -26,13 +25,13 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
-from trainer.checkpoint.files import COMPLETE, Checkpoint
+from trainer.checkpoint.files import INDEX, Checkpoint
+from trainer.checkpoint.marks import COMPLETE
+from trainer.checkpoint.sink import Sink
 from trainer.checkpoint.values import is_sound, read_region, write_values
 from trainer.file_record import FileRecord, checksum
 from trainer.run.folder import Folder
 from trainer.run.saved_names import is_weight
-
-INDEX = "tensors.json"
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,17 @@ class RawWriter(StorageWriter):
         return [replace(plan, storage_data=f"rank_{rank:05d}_{token}.bin") for rank, plan in enumerate(plans)]
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        name, results, digest = plan.storage_data, [], xxhash.xxh3_128()
+        name, results = plan.storage_data, []
         if plan.items:
             with self.folder.writer(name) as file:
-                start = 0
+                sink = Sink(file)
                 for item in plan.items:
                     values = planner.resolve_data(item)
                     assert isinstance(values, Tensor)
-                    results.append(WriteResult(item.index, values.nbytes, Stored(name, start)))
-                    written = write_values(file, digest, values.detach(), as_weights=is_weight(item.index.fqn))
-                    start += written.bytes
-                    if not written.is_sound:
+                    results.append(WriteResult(item.index, values.nbytes, Stored(name, sink.at)))
+                    if not write_values(sink, values.detach(), as_weights=is_weight(item.index.fqn)):
                         self.unsound.add(item.index.fqn)
-            self.records[name] = FileRecord(start, digest.hexdigest())
+            self.records[name] = sink.record
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
         return done

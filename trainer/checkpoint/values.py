@@ -5,42 +5,30 @@ Which tensor lies where is `storage`'s business.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 import torch
 from torch import Tensor
 
+from trainer.checkpoint.sink import Sink
+
 _BLOCK_BYTES = 4 << 20
-_ALIGNMENT = 64
 
 
-class Written(NamedTuple):
-    """What `write_values` did: bytes that it appended, and whether all numbers were sound."""
+def write_values(sink: Sink, values: Tensor, *, as_weights: bool = False) -> bool:
+    """Appends a tensor of any device, row-major; returns whether all numbers are sound.
 
-    bytes: int
-    is_sound: bool
-
-
-def write_values(file: IO[bytes], digest: Any, values: Tensor, *, as_weights: bool = False) -> Written:
-    """Appends a tensor of any device, row-major, and zeros up to the alignment.
-
-    Args:
-        digest: an xxhash object that is fed what is written.
-        as_weights: what `is_sound` asks of the numbers.
+    as_weights: what `is_sound` asks of the numbers.
     """
     rows = values.reshape(1) if values.dim() == 0 else values
-    written, sound = values.nbytes, True
-    if written:
-        for first, count in _row_blocks(len(rows), written // len(rows)):
+    sound = True
+    if values.nbytes:
+        for first, count in _row_blocks(len(rows), values.nbytes // len(rows)):
             block = rows.narrow(0, first, count).to("cpu").contiguous()
             sound = sound and is_sound(block, as_weights=as_weights)  # while it is in the cache
-            content = _bytes_of(block)
-            digest.update(content)
-            file.write(content)
-    padding = bytes(-written % _ALIGNMENT)
-    digest.update(padding)
-    file.write(padding)
-    return Written(written + len(padding), sound)
+            sink.write(_bytes_of(block))
+    sink.align()
+    return sound
 
 
 def is_sound(values: Tensor, *, as_weights: bool = False) -> bool:

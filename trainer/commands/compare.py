@@ -140,7 +140,7 @@ def _train_and_measure(config: Config, part: str, worker: "Worker") -> Tasks | N
     if train_on_worker(config, worker)["stopped"]:
         return None
     gc.collect()  # modules and pipelines refer to each other in circles
-    tasks = measure_on_worker((config, part, str(run)), worker)["tasks"]
+    tasks = measure_on_worker((config, part, str(run), "latest"), worker)["tasks"]
     if worker.rank == 0:
         write_json(run.result, facts | {"tasks": tasks})
     gc.collect()

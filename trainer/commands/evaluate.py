@@ -1,4 +1,4 @@
-"""`evaluate`: measures the newest checkpoint of a run on every row of a part, each once."""
+"""`evaluate`: measures a checkpoint of a run on every row of a part, each once."""
 
 import os
 import tempfile
@@ -22,14 +22,17 @@ def evaluate(
     run: RunFolder,
     part: Annotated[str | None, typer.Option(help="Sub-folder of data.root; data.validation if left out.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="In place of launch.workers.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="latest, best (by the run's evaluations), or a step.")] = "latest",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the newest checkpoint of a run on every row of a part, each once."""
-    text, values = evaluate_run(run, part=part, workers=workers)
+    """Measure a checkpoint of a run on every row of a part, each once."""
+    text, values = evaluate_run(run, part=part, workers=workers, checkpoint=checkpoint)
     report(text, values, as_json)
 
 
-def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None) -> tuple[str, dict[str, Any]]:
+def evaluate_run(
+    run_dir: Path, *, part: str | None, workers: int | None, checkpoint: str = "latest"
+) -> tuple[str, dict[str, Any]]:
     """A table of metrics and its values."""
     from trainer.prepare import keep_part
     from trainer.run.run_directory import open_run
@@ -48,7 +51,7 @@ def evaluate_run(run_dir: Path, *, part: str | None, workers: int | None) -> tup
     else:
         keep_part(run, config, part, say)
     folder = folder or run.path
-    measured = (config, part, str(folder))
+    measured = (config, part, str(folder), checkpoint)
     result = call_on_workers(measure_on_worker, measured, config, folder=folder, logs="logs/evaluate")
     return result["text"], {"tasks": result["tasks"]}
 
@@ -58,8 +61,9 @@ def _elsewhere(run: Path) -> Path | None:
     return None if os.access(run, os.W_OK) else Path(tempfile.mkdtemp(prefix="multigate-evaluate-"))
 
 
-def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> dict[str, Any]:
-    """{"text": a table, "tasks": {task: {metric: value}}}, of a config on a part, with logs below a folder.
+def measure_on_worker(argument: tuple[Config, str, str, str], worker: "Worker") -> dict[str, Any]:
+    """{"text": a table, "tasks": {task: {metric: value}}}, of a config on a part, with logs below a
+    folder, of the checkpoint that `choose_state` takes.
 
     Raises:
         UserError: the run has no complete checkpoint.
@@ -71,6 +75,7 @@ def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> di
     from trainer.checkpoint.checkpointer import Checkpointer
     from trainer.checkpoint.state import may_be_undefined, training_state
     from trainer.evaluate import evaluate as pass_over
+    from trainer.export.choose import LATEST, choose_on_all_ranks
     from trainer.run.formulations import read_formulations
     from trainer.run.logs import redirect_to
     from trainer.run.plans import read_pins
@@ -79,7 +84,7 @@ def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> di
     from trainer.session import open_reader
     from trainer.telemetry.console import eval_table
 
-    config, part, logs = argument
+    config, part, logs, which = argument
     run = RunDirectory(config.training.run_dir)
     redirect_to(Path(logs) / "logs" / "evaluate" / f"rank_{worker.rank}.log")
     device = device_of(worker)
@@ -93,7 +98,9 @@ def measure_on_worker(argument: tuple[Config, str, str], worker: "Worker") -> di
     built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
     checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
-    position = checkpointer.load(training_state(built.model, built.optimizer))
+    state = training_state(built.model, built.optimizer)
+    saved = None if which == LATEST else choose_on_all_ranks(run, config.checkpoint, which)
+    position = checkpointer.load(state, saved)
     if position is None:
         raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")
     record = pass_over(built, reader, config, device, position.step, position.epoch)

@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from configs.errors import UserError
-from trainer.checkpoint.files import COMPLETE, Checkpoint, find, problems, read_complete
+from trainer.checkpoint import marks
+from trainer.checkpoint.chain import longest
+from trainer.checkpoint.files import Checkpoint, problems, read_complete
+from trainer.checkpoint.finding import There, there
+from trainer.checkpoint.link_files import FOLDER as DELTAS
+from trainer.checkpoint.link_files import Link, read_link
+from trainer.checkpoint.marks import COMPLETE
 from trainer.commands.options import AsJson
 from trainer.commands.screen import report
 from trainer.run.folder import Folder
@@ -45,7 +51,8 @@ def describe(location: str) -> tuple[str, dict[str, Any]]:
         values = _bundle(path)
     elif (path / COMPLETE).exists():
         try:
-            values = _checkpoint(read_complete(Folder(path)), check=True)
+            is_link = path.parent.name == DELTAS
+            values = _link(read_link(Folder(path))) if is_link else _base(read_complete(Folder(path)))
         except (ValueError, IsADirectoryError) as error:
             raise UserError(f"{error}\n`train --resume` takes the checkpoint before") from None
     elif RunDirectory(path).is_used:
@@ -56,7 +63,7 @@ def describe(location: str) -> tuple[str, dict[str, Any]]:
 
 
 def _run(run: RunDirectory) -> dict[str, Any]:
-    complete, damaged = find(Folder(run.checkpoints))
+    found = there(Folder(run.checkpoints))
     records = read_metrics(run.metrics) if run.metrics.exists() else []
     last = {kind: next((r for r in reversed(records) if r.get("kind") == kind), None) for kind in ("train", "eval")}
     environment = read_json(run.environment) or {}
@@ -66,25 +73,55 @@ def _run(run: RunDirectory) -> dict[str, Any]:
         "started": environment.get("started"),
         "attempts": len(list(run.logs.glob("attempt_*"))),
         "step": last["train"]["step"] if last["train"] else 0,
-        "checkpoints": [_checkpoint(one, check=False) for one in complete],
-        "damaged_checkpoints": list(damaged.values()),
+        "checkpoints": [_with_chain(base, found) for base in sorted(found.bases, key=lambda one: -one.step)],
+        "damaged_checkpoints": list(found.damaged.values()),
         "last_evaluation": last["eval"],
         "plan": run.plan_text.read_text() if run.plan_text.exists() else None,
     }
 
 
-def _checkpoint(checkpoint: Checkpoint, *, check: bool) -> dict[str, Any]:
-    values = {
+def _with_chain(base: Checkpoint, found: There) -> dict[str, Any]:
+    """A checkpoint and the links behind it, of which the last is what a run goes on from."""
+    links = longest(base, found.links, found.went_on_from).links
+    values = _checkpoint(base)
+    if links:
+        values["links"] = len(links)
+        values["links_gib"] = round(sum(link.size for link in links) / GIB, 3)
+        values["last_link"] = {"path": str(links[-1].folder), **links[-1].position._asdict()}
+        values["attempts"] = sorted({base.attempt, *(link.attempt for link in links)})
+    return values
+
+
+def _base(checkpoint: Checkpoint) -> dict[str, Any]:
+    return _checkpoint(checkpoint) | {"problems": list(problems(checkpoint).values())}
+
+
+def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
         "kind": "checkpoint",
         "path": str(checkpoint.folder),
         **checkpoint.position._asdict(),
         "workers": checkpoint.world_size,
+        "attempt": checkpoint.attempt,
+        "merged": checkpoint.merged_from is not None,
         "gib": round(checkpoint.size / GIB, 3),
         "facts": checkpoint.facts,
     }
-    if check:
-        values["problems"] = list(problems(checkpoint).values())
-    return values
+
+
+def _link(link: Link) -> dict[str, Any]:
+    needed = link.needed(is_end=link.ends)
+    return {
+        "kind": "link",
+        "path": str(link.folder),
+        **link.position._asdict(),
+        "workers": link.world_size,
+        "attempt": link.attempt,
+        "number": link.number,
+        "a_chain_may_end_here": link.ends,
+        "gib": round(link.size / GIB, 6),
+        "problems": list(marks.problems(link.folder, link.files, needed).values()),
+    }
 
 
 def _bundle(path: Path) -> dict[str, Any]:

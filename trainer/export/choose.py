@@ -1,26 +1,35 @@
-"""Which checkpoint of a run is exported: the newest, that of a step, or the best.
+"""Which saved state of a run is evaluated or exported: the newest, that of a step, or the best.
 
 Checkpoints know no metric. The best is the one among those kept whose step has the best evaluation in metrics.jsonl:
-the mean AUC over the tasks that have one, else the lowest loss. So it needs an evaluation at a step that was saved.
+by checkpoint.keep_best, or else by the mean AUC over the tasks that have one, else the lowest loss. So it needs an
+evaluation at a step that was saved.
 """
-
-import math
-from typing import Any
 
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
-from trainer.checkpoint import files
+from trainer.checkpoint import marks
+from trainer.checkpoint.attempts import Attempt
+from trainer.checkpoint.chain import State, all_states
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Checkpoint
+from trainer.checkpoint.finding import there
+from trainer.checkpoint.link_files import Link
+from trainer.checkpoint.merge import merge
+from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
-from trainer.telemetry.metrics_file import read_metrics
+from trainer.telemetry.best import best_step, evaluations
 
 LATEST, BEST = "latest", "best"
 
 
 def choose_checkpoint(run: RunDirectory, config: CheckpointConfig, which: str = LATEST) -> Checkpoint:
-    """A complete checkpoint whose files pass their checksums.
+    """As `choose_state`, as a checkpoint of its own: where the state is a chain, one is merged of it."""
+    return merge(Folder(run.checkpoints), choose_state(run, config, which), Attempt(Folder(run.checkpoints), 0))
+
+
+def choose_state(run: RunDirectory, config: CheckpointConfig, which: str = LATEST) -> State:
+    """A saved state whose files pass their checksums.
 
     Args:
         which: "latest", "best", or a step.
@@ -33,51 +42,59 @@ def choose_checkpoint(run: RunDirectory, config: CheckpointConfig, which: str = 
         if newest is None:
             raise UserError(f"{run} has no complete checkpoint\nTrain it first, or give the directory of another run.")
         return newest
-    complete = {checkpoint.step: checkpoint for checkpoint in files.find(Folder(run.checkpoints))[0]}
-    step = _best_step(run, complete) if which == BEST else _step(run, which, complete)
-    damaged = files.problems(complete[step])
+    found = there(Folder(run.checkpoints))
+    states = {state.step: state for state in all_states(found.bases, found.links, found.went_on_from)}
+    step = _best_step(run, config, states) if which == BEST else _step(run, which, states)
+    state = states[step]
+    damaged = [text for part in (state.base, *state.links) for text in _problems(part, state).values()]
     if damaged:
-        raise UserError(f"{'; '.join(damaged.values())}\nGive --checkpoint another step, or restore the file.")
-    return complete[step]
+        raise UserError(f"{'; '.join(damaged)}\nGive --checkpoint another step, or restore the file.")
+    return state
+
+
+def choose_on_all_ranks(run: RunDirectory, config: CheckpointConfig, which: str) -> State:
+    """As `choose_state`, by rank 0 for all. Raises UserError on all ranks."""
+    ranks = Agreement()
+    chosen: State | UserError | None = None
+    if ranks.rank == 0:
+        try:
+            chosen = choose_state(run, config, which)
+        except UserError as error:
+            chosen = error
+    chosen = ranks.from_first(chosen)
+    if isinstance(chosen, UserError):
+        raise chosen
+    assert chosen is not None
+    return chosen
+
+
+def _problems(part: Checkpoint | Link, state: State) -> dict[str, str]:
+    needed = part.needed(is_end=part is state.end) if isinstance(part, Link) else None
+    return marks.problems(part.folder, part.files, needed)
 
 
 def evaluated_at(run: RunDirectory, step: int) -> dict[str, float]:
     """Metrics of the evaluation at a step, by tag, such as auc/click; empty where there was none."""
-    found = [line for line in _evaluations(run) if line["step"] == step]
+    found = [line for line in evaluations(run.metrics) if line["step"] == step]
     if not found:
         return {}
     values = {tag: value for tag, value in found[-1].items() if isinstance(value, float) and "/" in tag}
     return {tag: value for tag, value in values.items() if not tag.startswith(("gate_", "speed/", "data/"))}
 
 
-def _evaluations(run: RunDirectory) -> list[dict[str, Any]]:
-    lines = read_metrics(run.metrics) if run.metrics.is_file() else []
-    return [line for line in lines if line.get("kind") == "eval"]
-
-
-def _step(run: RunDirectory, which: str, complete: dict[int, Checkpoint]) -> int:
-    if not which.isdecimal() or int(which) not in complete:
-        steps = ", ".join(map(str, sorted(complete))) or "none"
+def _step(run: RunDirectory, which: str, states: dict[int, State]) -> int:
+    if not which.isdecimal() or int(which) not in states:
+        steps = ", ".join(map(str, sorted(states))) or "none"
         raise UserError(f"{run} has no complete checkpoint {which!r}\nThere are, by step: {steps}; or latest, best.")
     return int(which)
 
 
-def _best_step(run: RunDirectory, complete: dict[int, Checkpoint]) -> int:
-    scores = {line["step"]: _goodness(line) for line in _evaluations(run) if line["step"] in complete}
-    known = {step: score for step, score in scores.items() if not math.isnan(score[1])}
-    if not known:
+def _best_step(run: RunDirectory, config: CheckpointConfig, states: dict[int, State]) -> int:
+    best = best_step(run.metrics, states, config.keep_best)
+    if best is None:
         raise UserError(
             f"which checkpoint of {run} is best is not known: none of the steps that it keeps was evaluated\n"
-            "Give --checkpoint latest or a step; train with training.evaluate_every a multiple of "
-            "checkpoint.every_steps."
+            "Give --checkpoint latest or a step; train with checkpoint.keep_best, or with training.evaluate_every a "
+            "multiple of checkpoint.every_steps."
         )
-    return max(known, key=lambda step: (*known[step], step))
-
-
-def _goodness(line: dict[str, Any]) -> tuple[bool, float]:
-    """(whether it is by AUC, larger is better); NaN where nothing is known."""
-    areas = [value for tag, value in line.items() if tag.startswith("auc/") and isinstance(value, float)]
-    if areas:
-        return True, sum(areas) / len(areas)
-    loss = line.get("total/loss")
-    return False, -loss if isinstance(loss, float) else math.nan
+    return best

@@ -105,6 +105,34 @@ class Folder:
             raise
         self.sync()
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a small file unless there is one of that name; of several callers, on any host, one gets True.
+
+        On an object store that cannot say so at once, two callers within the same second may both get True.
+        """
+        self.make()
+        if not self.is_local:
+            return self._create_remote(name, content)
+        try:
+            descriptor = os.open(self._at(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        self.sync()
+        return True
+
+    def _create_remote(self, name: str, content: bytes) -> bool:
+        if self.exists(name):
+            return False
+        try:
+            self.fs.pipe_file(self._at(name), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
     def sync(self) -> None:
         """Puts the names of new files, and the folder's own, on the disk too."""
         if not self.is_local:

@@ -30,7 +30,7 @@ _SECTIONS = {"data", "features", "tables", "model", "tasks", "training", "checkp
 """Keys at the top of every run's config.yaml, which is written with all defaults. A file of that name without them is
 another program's, or a config that a user wrote by hand."""
 _INSIDE = {
-    "checkpoints": r"step_\d+",
+    "checkpoints": r"step_\d+|deltas|attempts",
     "logs": r"(attempt_|latest).*|ray|evaluate",
     "tensorboard": r"train|eval|.*tfevents.*",
     "vocabularies": r"[0-9a-f]+\.txt",

@@ -4,12 +4,14 @@
     model/top.NAME                             a weight of the top
     model/objective.NAME                       of the task balance
     optim/PARAMETER/STATE                      optimizer state of a parameter, which is named as in the model
+    window/RANK/NAME                           what a rank keeps of the steps since the last log line
     extra/NAME                                 a JSON value beside the tensors
 
 `TABLES`, `TOP` and `OBJECTIVE` are attributes of `trainer.ranker.Ranker`.
 """
 
 TABLES, TOP, OBJECTIVE = "tables", "top", "objective"
+WINDOW = "window"
 
 
 def model(name: str) -> str:
@@ -19,6 +21,18 @@ def model(name: str) -> str:
 
 def table(name: str) -> str:
     return model(f"{TABLES}.embedding_bags.{name}.weight")
+
+
+def table_of(saved: str) -> str | None:
+    """The table that a weight, or a tensor of its optimizer state, belongs to; None for what is of no table."""
+    inside = saved.partition("/")[2]
+    start = f"{TABLES}.embedding_bags."
+    return inside.removeprefix(start).partition(".weight")[0] if inside.startswith(start) else None
+
+
+def window(rank: int, name: str) -> str:
+    """What a rank keeps of the steps since the last log line."""
+    return f"{WINDOW}/{rank}/{name}"
 
 
 def top(name: str) -> str:
@@ -46,7 +60,7 @@ def extra(name: str) -> str:
 
 
 def section(saved: str) -> str:
-    """model, optim or extra: a section is loaded whole or not at all."""
+    """model, optim, window or extra: a section is loaded whole or not at all."""
     return saved.split("/", 1)[0]
 
 

@@ -57,6 +57,13 @@ class GateTelemetry:
         totals = {level: part.view_as(sums) for (level, sums), part in zip(self._sums.items(), parts, strict=True)}
         return {level: self._use(total) for level, total in totals.items() if float(total[0, -1]) > 0}
 
+    def state(self) -> dict[str, Tensor]:
+        """The window, for `load_state`."""
+        return dict(self._sums)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self._sums = dict(state)
+
     def restart(self) -> None:
         """Begin the next window."""
         self._sums.clear()

@@ -108,6 +108,31 @@ class TaskMetrics:
         self._sums.zero_()
         self._losses.zero_()
 
+    def state(self) -> dict[str, Tensor]:
+        """All of this window, and the rows that are kept for AUC in training, for `load_state`."""
+        assert not self.keep_all, "an evaluation is not saved amid its rows"
+        places = torch.tensor([self._at, self._summed, int(self._wrapped)])
+        rows = self._block if self._wrapped else self._block[: self._at]
+        return {"sums": self._sums, "losses": self._losses, "rows": rows, "places": places}
+
+    def load_state(self, *of_ranks: Mapping[str, Tensor]) -> None:
+        """Goes on where other windows were: with one, bit for bit as it would have."""
+        first, *others = of_ranks
+        self._sums.copy_(first["sums"])
+        self._losses.copy_(first["losses"])
+        self._block[: len(first["rows"])] = first["rows"]
+        self._at, self._summed, self._wrapped = *first["places"][:2].tolist(), bool(first["places"][2])
+        for other in others:
+            self._add(other)
+
+    def _add(self, other: Mapping[str, Tensor]) -> None:
+        """Of a rank that is no more: its sums, its rows that are in none yet, and nothing for AUC."""
+        at, summed, _ = other["places"].tolist()
+        self._sums += other["sums"].to(self._sums.device)
+        self._losses += other["losses"].to(self._losses.device)
+        predictions, labels, weights = other["rows"][summed:at].to(self._block.device).chunk(3, dim=1)
+        self.update(predictions, labels, weights, torch.zeros_like(self._losses))
+
     def kept(self, task: str) -> Rows:
         """This rank's kept rows of a task that count."""
         t, step = self.tasks.index(task), len(self.tasks)

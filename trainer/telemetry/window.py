@@ -5,7 +5,7 @@ the same windows. Printing and writing the records is left to `console` and `ten
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -51,6 +51,30 @@ class TrainingWindow:
         self._totals += torch.stack((outputs.loss.double(), _rows(outputs.weights)))
         self._steps += 1
 
+    def state(self) -> dict[str, Tensor]:
+        """What this rank has of the window, to be saved amid it; its times are not, which no failure repeats."""
+        own = {"totals": self._totals, "steps": torch.tensor(self._steps)}
+        own |= {f"metrics/{name}": value for name, value in self._metrics.state().items()}
+        return own | {f"gates/{name}": value for name, value in self._gates.state().items()}
+
+    def load_state(self, of_ranks: Sequence[Mapping[str, Tensor]], rank: int, world_size: int) -> None:
+        """Goes on amid a window.
+
+        Args:
+            of_ranks: what `state` was on the ranks that saved it. If today's are more or fewer, they share it out.
+        """
+        mine = list(of_ranks[rank::world_size])
+        if not of_ranks:
+            return
+        self._steps = int(of_ranks[0]["steps"])
+        if not mine:
+            return
+        self._totals.copy_(torch.stack([state["totals"] for state in mine]).sum(0))
+        self._metrics.load_state(*[_below("metrics/", state) for state in mine])
+        gates = [_below("gates/", state) for state in mine]
+        together = {name: torch.stack([each[name] for each in gates]).sum(0) for name in gates[0]}
+        self._gates.load_state({name: value.to(self.device) for name, value in together.items()})
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time in here (an evaluation) does not count as training."""
@@ -58,7 +82,7 @@ class TrainingWindow:
         yield
         self._began += time.perf_counter() - left
 
-    def close(
+    def record(
         self,
         step: int,
         epoch: int,
@@ -66,7 +90,7 @@ class TrainingWindow:
         learning_rates: Mapping[str, float],
         extra: Mapping[str, float] | None = None,
     ) -> StepRecord:
-        """The record of the window, the same on every rank; the next window begins.
+        """The record of the window, the same on every rank.
 
         step: steps done. wait_seconds: the reader's running total. extra: further scalars by tag, as they are.
         """
@@ -75,7 +99,7 @@ class TrainingWindow:
         objective, rows = sum_over_ranks(self._totals, self.group).tolist()  # waits for the device: time is exact now
         seconds = time.perf_counter() - self._began
         seconds, wait, memory = self._worst(seconds, wait_seconds - self._wait)
-        record = StepRecord(
+        return StepRecord(
             step=step,
             total_steps=self.total_steps,
             epoch=epoch,
@@ -91,8 +115,6 @@ class TrainingWindow:
             gates=gates,
             extra=dict(extra or {}),
         )
-        self._restart(wait_seconds)
-        return record
 
     def _worst(self, seconds: float, wait: float) -> tuple[float, float, Memory]:
         """Each the largest over ranks; limits are this rank's."""
@@ -107,7 +129,8 @@ class TrainingWindow:
         self._pace = step_seconds if self._pace is None else 0.7 * self._pace + 0.3 * step_seconds
         return None if self.total_steps is None else (self.total_steps - step) * self._pace
 
-    def _restart(self, wait_seconds: float) -> None:
+    def restart(self, wait_seconds: float) -> None:
+        """The next window begins."""
         self._metrics.restart()
         self._gates.restart()
         self._totals.zero_()
@@ -165,6 +188,10 @@ class Evaluation:
         return dict(
             zip(self._weights, zip(self._first.predictions[0].tolist(), labels.tolist(), strict=True), strict=True)
         )
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _rows(weights: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
-from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
+from trainer.checkpoint.checkpointer import Checkpointer
+from trainer.checkpoint.outcome import CheckpointError
 
 ROWS, WIDTH = 1003, 16
 _context = multiprocessing.get_context("forkserver")
@@ -104,7 +105,7 @@ def save_beyond_a_limit(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     checkpointer.save(state(2), step=2, epoch=0, epoch_step=2)
     try:
-        checkpointer.wait()
+        checkpointer.wait(must_succeed=True)
         told = None
     except CheckpointError as error:
         told = str(error)

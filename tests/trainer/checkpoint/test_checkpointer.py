@@ -12,9 +12,12 @@ import torch
 
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
-from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
-from trainer.checkpoint.files import COMPLETE, DAMAGED, checksum, find, folder_name
+from trainer.checkpoint.checkpointer import Checkpointer
+from trainer.checkpoint.files import DAMAGED, find, folder_name
 from trainer.checkpoint.finite import DivergedError
+from trainer.checkpoint.marks import COMPLETE
+from trainer.checkpoint.outcome import CheckpointError
+from trainer.file_record import checksum
 from trainer.run.folder import Folder
 
 
@@ -326,16 +329,31 @@ def test_a_value_that_is_not_json_is_refused_at_once(tmp_path):
         checkpointer.save(state(1) | {"extra/object": object()}, step=1, epoch=0, epoch_step=1)
 
 
-def test_an_error_in_the_background_comes_up_at_the_next_call_once(tmp_path):
-    checkpointer = Checkpointer(tmp_path / "run", CheckpointConfig(), {})
+def test_a_storage_that_fails_is_named_once_and_tried_again(tmp_path):
+    checkpointer, said = Checkpointer(tmp_path / "run", CheckpointConfig(), {}), []
+    checkpointer.say = said.append
     (tmp_path / "run").write_text("a file where the folder should be")
     checkpointer.save(state(1), step=1, epoch=0, epoch_step=1)
-    with pytest.raises(CheckpointError, match="step_000000001 could not be written: rank 0: "):
-        checkpointer.save(state(2), step=2, epoch=0, epoch_step=2)
-    checkpointer.wait()
+    checkpointer.save(state(2), step=2, epoch=0, epoch_step=2)
+    assert len(said) == 1
+    assert re.match(r"step 1 could not be written: rank 0: .*; no step is the newest that is saved", said[0])
+    with pytest.raises(CheckpointError, match="step 2 could not be written: rank 0: "):
+        checkpointer.wait(must_succeed=True)
     (tmp_path / "run").unlink()
     checkpointer.save(state(2), step=2, epoch=1, epoch_step=2, blocking=True)
     assert load(tmp_path / "run") == 2
+
+
+def test_a_mistake_in_the_background_comes_up_at_the_next_call_once(tmp_path, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, CheckpointConfig(), {})
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.checkpoint.files.write_complete", lambda made: 1 // 0)
+        checkpointer.save(state(1), step=1, epoch=0, epoch_step=1)
+        with pytest.raises(CheckpointError, match="could not be completed: rank 0: ZeroDivisionError"):
+            checkpointer.save(state(2), step=2, epoch=1, epoch_step=2)
+    checkpointer.wait()
+    checkpointer.save(state(2), step=2, epoch=1, epoch_step=2, blocking=True)
+    assert load(tmp_path) == 2
 
 
 def test_training_waits_for_a_copy_not_for_the_disk(tmp_path):

@@ -7,19 +7,13 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.checkpoint.files import (
-    Checkpoint,
-    FileRecord,
-    Position,
-    checksum,
-    find,
-    folder_name,
-    problems,
-    prune,
-    read_complete,
-    write_complete,
-)
+from configs.schema import CheckpointConfig
+from trainer.checkpoint.chain import State
+from trainer.checkpoint.files import Checkpoint, find, folder_name, problems, read_complete, write_complete
+from trainer.checkpoint.upkeep import Upkeep
+from trainer.file_record import FileRecord, checksum
 from trainer.run.folder import Folder
+from trainer.run.position import Position
 
 
 def make(directory, step, complete=True):
@@ -34,7 +28,7 @@ def make(directory, step, complete=True):
         files={"rank_00000_aa.bin": FileRecord(6, checksum(b"values"))},
     )
     if complete:
-        write_complete(checkpoint)
+        return replace(checkpoint, digest=write_complete(checkpoint))
     return checkpoint
 
 
@@ -68,9 +62,10 @@ def test_pruning_keeps_the_newest_complete_and_what_is_later(there, step, keep):
     for one, complete in there.items():
         make(directory, one, complete)
     directory.write_bytes("step_of_mine.txt", b"not a checkpoint")
+    saved, there = make(directory, step), there | {step: True}
     newest = sorted((one for one, complete in there.items() if complete and one <= step), reverse=True)[:keep]
     expected = {*newest, *(one for one in there if one > step)}
-    prune(directory, step, keep)
+    Upkeep(directory, CheckpointConfig(keep=keep), print).after_base(State(saved))
     assert set(directory.names()) == {folder_name(one) for one in expected} | {"step_of_mine.txt"}
     found, damaged = find(directory)
     assert [one.step for one in found] == sorted((one for one in expected if there[one]), reverse=True)

@@ -4,22 +4,24 @@ import io
 
 import pytest
 import torch
-import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.checkpoint import values as checkpoint_values
+from trainer.checkpoint.sink import Sink
 from trainer.checkpoint.values import read_region, write_values
+from trainer.file_record import FileRecord, checksum
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool]
 
 
 def written(*tensors):
-    file, digest, starts = io.BytesIO(), xxhash.xxh3_128(), []
+    file, starts = io.BytesIO(), []
+    sink = Sink(file)
     for tensor in tensors:
-        starts.append(file.tell())
-        write_values(file, digest, tensor)
-    assert digest.digest() == xxhash.xxh3_128_digest(file.getvalue())
+        starts.append(sink.at)
+        write_values(sink, tensor)
+    assert sink.record == FileRecord(len(file.getvalue()), checksum(file.getvalue()))
     return file, starts
 
 

@@ -34,7 +34,7 @@ def test_a_training_window_becomes_a_record():
     window = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"), total_steps=100)
     window.add(outputs(seed=1, loss=0.5))
     window.add(outputs(seed=2, loss=1.5))
-    record = window.close(
+    record = window.record(
         10, 3, wait_seconds=0.0, learning_rates={"dense": 1e-3}, extra={"checkpoint/stall_seconds": 2.0}
     )
     assert (record.step, record.epoch, record.total_steps) == (10, 3, 100)
@@ -53,10 +53,11 @@ def test_a_training_window_becomes_a_record():
 def test_the_next_window_knows_only_its_own_steps_and_waits():
     window = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
     window.add(outputs(seed=1))
-    window.close(1, 0, wait_seconds=100.0, learning_rates={})
+    window.record(1, 0, wait_seconds=100.0, learning_rates={})
+    window.restart(100.0)
     second = outputs(seed=2, loss=9.0)
     window.add(second)
-    record = window.close(2, 0, wait_seconds=100.0, learning_rates={})
+    record = window.record(2, 0, wait_seconds=100.0, learning_rates={})
     assert record.objective == 9.0
     assert record.data_wait_share == 0, "the reader's total has not grown"
     assert record.eta_seconds is None
@@ -83,7 +84,7 @@ def test_paused_time_is_not_training():
     window.add(outputs())
     with window.paused():
         time.sleep(0.5)
-    record = window.close(1, 0, wait_seconds=0.0, learning_rates={})
+    record = window.record(1, 0, wait_seconds=0.0, learning_rates={})
     assert 0 < record.step_seconds < 0.5
 
 
@@ -108,7 +109,7 @@ def test_a_diverged_model_is_recorded_and_drawn(tmp_path):
     evaluation = Evaluation(TASKS, ["click", "seen"], torch.device("cpu"))
     window.add(broken)
     evaluation.add(broken)
-    records = [window.close(1, 0, 0.0, {}), evaluation.close(1, 0)]
+    records = [window.record(1, 0, 0.0, {}), evaluation.close(1, 0)]
     with TensorBoard(tmp_path) as board:
         for record in records:
             board.write(record)
@@ -117,3 +118,46 @@ def test_a_diverged_model_is_recorded_and_drawn(tmp_path):
             line = json.loads(to_json(record))
             assert line["auc/click"] is None
             assert line["gate_load/gate/click/expert_0"] is None
+
+
+def scalars(record):
+    """Without what a clock or the memory says; NaN equals itself."""
+    return {tag: repr(value) for tag, value in record.scalars().items() if not tag.startswith(("speed/", "memory/"))}
+
+
+def test_a_window_that_is_saved_amid_its_steps_goes_on_bit_for_bit():
+    steps = [outputs(rows=8 + seed, seed=seed, loss=0.1 * seed) for seed in range(6)]
+    whole = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
+    parts = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
+    for step in steps[:2]:
+        whole.add(step), parts.add(step)
+    whole.restart(0.0), parts.restart(0.0)  # rows from before count for AUC
+    for step in steps[2:]:
+        saved = {name: value.clone() for name, value in parts.state().items()}
+        parts = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
+        parts.load_state([saved], 0, 1)
+        whole.add(step), parts.add(step)
+    assert scalars(parts.record(6, 0, 0.0, {})) == scalars(whole.record(6, 0, 0.0, {}))
+
+
+@pytest.mark.parametrize("now", [1, 2, 5])
+def test_other_ranks_go_on_with_the_windows_of_three(now):
+    before = []
+    for rank in range(3):
+        window = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
+        window.add(outputs(seed=rank))
+        before.append(window.state())
+    after = []
+    for rank in range(now):
+        window = TrainingWindow(TASKS, ["click", "seen"], torch.device("cpu"))
+        window.load_state(before, rank, now)
+        assert int(window.state()["steps"]) == 1
+        after.append(window.state())
+    for name in ("totals", "metrics/losses"):
+        sums = [torch.stack([state[name] for state in states]).sum(0) for states in (before, after)]
+        assert torch.allclose(*sums, equal_nan=True)
+    rows = [
+        sum(int(state["metrics/places"][0] - state["metrics/places"][1]) for state in states)
+        for states in (before, after)
+    ]
+    assert rows[0] == rows[1] == 24, "none is lost, none counts twice"

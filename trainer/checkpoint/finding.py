@@ -1,0 +1,125 @@
+"""The newest saved state of a run whose files are whole: the same on all ranks, each of which checks a share of them.
+
+What is damaged is named, set aside, and does without: a chain ends before a damaged link, and where a base is damaged
+the one before it is taken, with the chain that goes on from there.
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from configs.errors import UserError
+from trainer.checkpoint import attempts, files, marks
+from trainer.checkpoint.chain import State, newest_state
+from trainer.checkpoint.files import Checkpoint
+from trainer.checkpoint.link_files import Link, find_links
+from trainer.ranks.agreement import Agreement
+from trainer.run.folder import Folder
+
+
+class There(NamedTuple):
+    """What a folder of checkpoints has, by its marks."""
+
+    bases: list[Checkpoint]
+    links: list[Link]
+    went_on_from: dict[int, int]
+    damaged: dict[Folder, str]
+
+    def without(self, damaged: Folder) -> "There":
+        bases = [base for base in self.bases if base.folder.path != damaged.path]
+        return self._replace(bases=bases, links=[link for link in self.links if link.folder.path != damaged.path])
+
+
+def there(checkpoints: Folder) -> There:
+    """Reads the marks alone."""
+    (bases, damaged), (links, damaged_links) = files.find(checkpoints), find_links(checkpoints)
+    return There(bases, links, attempts.bounds(checkpoints), damaged | damaged_links)
+
+
+def newest_by_marks(checkpoints: Folder) -> State | None:
+    """The newest state, no file of which was checked. For what is shown or compared, not for what is loaded."""
+    found = there(checkpoints)
+    return newest_state(found.bases, found.links, found.went_on_from)
+
+
+class Finder:
+    """Finds states for a Checkpointer, on all its ranks together.
+
+    Attributes:
+        refused: digest -> what is wrong with the values of a base or link whose files are whole.
+    """
+
+    def __init__(self, checkpoints: Folder, ranks: Agreement) -> None:
+        self.refused: dict[str, str] = {}
+        self._checkpoints, self._ranks = checkpoints, ranks
+        self._whole: set[str] = set()  # digests of what was checked
+
+    def newest(self, say: Callable[[str], None]) -> State | None:
+        """None in a new run.
+
+        Raises:
+            UserError: there are checkpoints, but none is whole; or some host does not see them.
+        """
+        is_first = self._ranks.rank == 0
+        found = self._ranks.from_first(there(self._checkpoints) if is_first else None)
+        assert found is not None
+        damaged = dict(found.damaged)
+        while (state := newest_state(found.bases, found.links, found.went_on_from)) is not None:
+            wrong = self._first_problem(state)
+            if wrong is None:
+                break
+            folder, damaged[folder] = wrong[0], wrong[1]
+            found = found.without(folder)
+        if state is None and damaged:
+            raise UserError(
+                f"no checkpoint of {self._checkpoints} is whole: {'; '.join(damaged.values())}\n"
+                "restore the files, or start again from the beginning with --overwrite"
+            )
+        if is_first:
+            for folder, problem in damaged.items():
+                say(f"{problem}; set aside, taking the checkpoint before")
+                files.set_aside(folder)
+        return state
+
+    def _first_problem(self, state: State) -> tuple[Folder, str] | None:
+        """The first part of a state, from its base on, that is not whole, and why."""
+        parts = {part.digest: part for part in (state.base, *state.links)}
+        for digest, part in parts.items():
+            if digest in self.refused:
+                return part.folder, self.refused[digest]
+        needed = {digest: _needed(part, is_end=part is state.end) for digest, part in parts.items()}
+        unchecked = {f"{digest}/{name}" for digest in parts for name in needed[digest]} - self._whole
+        problems = self._problems({key: parts[key.partition("/")[0]] for key in sorted(unchecked)})
+        self._whole |= unchecked - problems.keys()
+        for digest, part in parts.items():
+            found = [text for key, text in sorted(problems.items()) if key.startswith(f"{digest}/")]
+            if found:
+                return part.folder, "; ".join(found)
+        return None
+
+    def _problems(self, unchecked: dict[str, Checkpoint | Link]) -> dict[str, str]:
+        """DIGEST/FILE -> what is wrong with that file, each read by one rank; the same on all ranks.
+
+        Raises:
+            UserError: a host finds something wrong that rank 0 does not.
+        """
+        mine = list(unchecked)[self._ranks.rank :: self._ranks.world_size]
+        reports = self._ranks.gather((socket.gethostname(), _checked(unchecked, mine)))
+        suspects = {key: f"on host {host}, {text}" for host, found in reports for key, text in found.items()}
+        confirmed = self._ranks.from_first(_checked(unchecked, suspects) if self._ranks.rank == 0 else {})
+        for key in suspects.keys() - confirmed.keys():
+            raise UserError(f"{suspects[key]}; rank 0 finds nothing wrong with it\nmount the same folder on all hosts")
+        return confirmed
+
+
+def _needed(part: Checkpoint | Link, *, is_end: bool) -> list[str]:
+    return part.needed(is_end=is_end) if isinstance(part, Link) else list(part.files)
+
+
+def _checked(unchecked: dict[str, Checkpoint | Link], keys: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for key in keys:
+        part, name = unchecked[key], key.partition("/")[2]
+        if problem := marks.problems(part.folder, {name: part.files[name]}):
+            found[key] = problem[name]
+    return found
