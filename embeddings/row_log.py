@@ -111,7 +111,7 @@ class RowLog:
     def take_cut(self) -> int:
         """The number of a new cut. Costs next to nothing, but about 15 ms for 26M rows once in 250 cuts."""
         with self._lock:
-            if self._window == LAST:
+            if self._window >= LAST:
                 self._renumber()
             self.cut += 1
             self._numbers[self.cut] = self._window

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from embeddings.row_log import RowLog
+from embeddings.row_stamps import RowStamps
 from embeddings.tables import local_shards
 from tests.embeddings.sharded_runs import GLOBAL_BATCH_SIZE, TYPES, Run, config
 
@@ -125,3 +126,48 @@ def test_a_copy_that_fails_releases_its_hold(run: Run) -> None:
     with pytest.raises(OSError, match="full"), hold:
         raise OSError("full")
     step(run, 1)
+
+
+def test_a_scan_amid_which_the_windows_are_renumbered_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, newer_than, interrupted = RowLog(run.model), RowStamps.newer_than, []
+    reader = log.follow()
+    for _ in range(20):
+        log.take_cut()
+    reader.advance(log.cut)
+    log.mark("whole", torch.tensor([7]))
+
+    def interrupt(stamps: RowStamps, number: int, starts: list[int]) -> list[torch.Tensor]:
+        while len(interrupted) < 250:
+            interrupted.append(log.take_cut())
+        return newer_than(stamps, number, starts)
+
+    monkeypatch.setattr(RowStamps, "newer_than", interrupt)
+    assert rows(reader.changed(), "whole") == {7}
+    assert len(interrupted) == 250
+
+
+def test_a_scan_beside_marks_and_renumberings_lacks_no_row_marked_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embeddings.row_log.LAST", 4)
+    small = config({"by_rows": "table_wise"})
+    table = small.tables["by_rows"].model_copy(update={"num_embeddings": 200_000})  # a scan takes a while
+    log = RowLog(Run(small.model_copy(update={"tables": {"by_rows": table}})).model)
+    reader, marked, lacking, scans = log.follow(), 0, [], 0
+
+    def scan() -> None:
+        nonlocal scans
+        while marked < 200:
+            before = marked
+            (found,) = reader.changed()["by_rows"]
+            scans += 1
+            if not torch.equal(found[:before], torch.arange(before)):
+                lacking.append((before, found))
+
+    scanning = threading.Thread(target=scan)
+    scanning.start()
+    for row in range(200):
+        log.mark("by_rows", torch.tensor([row]))
+        marked = row + 1
+        log.take_cut()
+    scanning.join()
+    assert not lacking
+    assert scans > 5

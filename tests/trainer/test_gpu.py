@@ -16,6 +16,7 @@ from torch import nn
 from benchmarks.gpu.worker import Stepping, open_group, random_batches
 from configs.schema import Config
 from embeddings.kernels import kernels_of, set_steps_done, write_back
+from embeddings.row_log import RowLog
 from embeddings.tables import local_shards
 from models.draws import Dropout, Noise, share_row_keys
 from trainer.checkpoint.state import training_state
@@ -156,6 +157,38 @@ def test_no_line_of_this_project_waits_for_the_gpu_in_a_step(gpu: torch.device) 
         torch.cuda.set_sync_debug_mode("default")
     waits = {f"{one.filename}:{one.lineno}" for one in caught if "synchroniz" in str(one.message)}
     assert not {line for line in waits if line.startswith(str(REPOSITORY))}
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise"])
+@pytest.mark.parametrize("kind", ["rowwise_adagrad", "adam"])
+def test_the_row_log_marks_without_waiting_what_is_looked_up(sharding: str, kind: str, gpu: torch.device) -> None:
+    made = config(sharding, sparse_optimizer={"kind": kind})
+    batches = random_batches(made, 4)
+    stepping = Stepping(made, gpu)
+    stepping.train(on_gpu(batches[:1]), 1)
+    log = RowLog(stepping.built.model)
+    reader = log.follow()
+    rows = torch.arange(3, device=gpu)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            stepping.train(on_gpu(batches[1:]), 3)
+            log.mark("x", rows)
+            log.take_cut()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = {f"{one.filename}:{one.lineno}" for one in caught if "synchroniz" in str(one.message)}
+    assert not {line for line in waits if line.startswith(str(REPOSITORY))}
+    assert log.hold() is None
+    looked_up: dict[str, set[int]] = {"x": {0, 1, 2}, "y": set()}
+    for batch in batches[1:]:
+        assert batch.sparse is not None
+        for name, feature in made.sparse_features.items():
+            looked_up[feature.table].update(batch.sparse[name].values().tolist())
+    for table, parts in reader.changed().items():
+        assert parts
+        assert all(part.is_cuda and part.tolist() == sorted(looked_up[table]) for part in parts)
 
 
 def test_both_devices_draw_the_same_numbers(gpu: torch.device) -> None:
