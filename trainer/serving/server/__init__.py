@@ -2,6 +2,7 @@
 
 serve      the parent: opens the ports, starts one process per core, starts those that die again
 worker     one process: loads the bundles, one event loop for HTTP, gRPC and scoring
+listening  the HTTP port; connections (one client's)
 app        HTTP routes; body (what is read of a request), predict (JSON rows), v2 (the protocol's JSON),
            openapi and page (what people see)
 service    gRPC methods; messages (their descriptors)

@@ -24,6 +24,7 @@ from configs.serve_config import ServeConfig
 from trainer.serving.server.app import App
 from trainer.serving.server.connections import connection_class
 from trainer.serving.server.host import Host
+from trainer.serving.server.listening import HttpServer
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ async def answer(
         ready: called when both answer, with gRPC's port.
     """
     settings = host.settings
-    http = uvicorn.Server(_http_options(App(host), settings))
+    http = HttpServer(_http_options(App(host), settings), listener)
     grpc, port = await _start_grpc(host, grpc_address) if grpc_address else (None, 0)
-    serving = asyncio.create_task(http._serve([listener]))  # `serve` would take signals from the loop
+    serving = asyncio.create_task(http._serve([]))  # `serve` would take signals from the loop
     while not http.started and not serving.done():
         await asyncio.sleep(0.005)
     host.is_ready = True
