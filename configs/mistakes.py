@@ -72,7 +72,8 @@ def _mistake(item: Any, prefix: Path, root: type[BaseModel]) -> Mistake:
 
 def _unknown_key(path: Path, root: type[BaseModel]) -> str:
     *parent, key = path
-    names = list(dict.fromkeys(name for model in models_at(tuple(parent), root) for name in model.model_fields))
+    fields = [field for model in models_at(tuple(parent), root) for field in model.model_fields.items()]
+    names = list(dict.fromkeys(field.alias or name for name, field in fields))
     if parent == ["model"]:  # the settings of a top may stand beside its name
         names += [name for fields in settings("models.tops").values() for name in fields]
     if "." in key:

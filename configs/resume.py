@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from configs.errors import UserError
-from configs.schema import Config
+from configs.schema import Config, WarmStart
 
 Rule = Literal["may change", "between epochs", "fixed"]
 
@@ -128,6 +128,15 @@ def compare(old: Config, new: Config) -> ConfigDiff:
     }  # `features: [a, b] -> [a]` says it all
     changed = [key for key in keys if not key.startswith(tuple(one_sided))]
     return ConfigDiff(tuple(Change(key, before.get(key), after.get(key), rule_of(key)) for key in changed))
+
+
+def with_chosen(new: WarmStart, old: WarmStart) -> WarmStart:
+    """`new` with the step that was chosen when the run began, where it asks for nothing else than `old` did.
+
+    A run that has saved something does not look at the section again, so that any key of it may change.
+    """
+    asks_again = new.checkpoint in ("latest", "best") and old.model_copy(update={"checkpoint": new.checkpoint}) == new
+    return old if asks_again else new
 
 
 def rule_of(key: str) -> Rule:

@@ -14,7 +14,14 @@ from configs.layout import InputLayout, layout_of
 from configs.model_config import ModelConfig, TaskConfig
 from configs.section import Section
 from configs.serve_config import ServeConfig
-from configs.training_config import CheckpointConfig, DenseOptimizer, LaunchConfig, SparseOptimizer, TrainingConfig
+from configs.training_config import (
+    CheckpointConfig,
+    DenseOptimizer,
+    LaunchConfig,
+    SparseOptimizer,
+    TrainingConfig,
+    WarmStart,
+)
 
 __all__ = [
     "CheckpointConfig",
@@ -34,6 +41,7 @@ __all__ = [
     "TableConfig",
     "TaskConfig",
     "TrainingConfig",
+    "WarmStart",
 ]
 
 

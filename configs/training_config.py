@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from configs.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seconds, Section, Seed
 
@@ -33,6 +34,35 @@ class SparseOptimizer(Section):
     eps: PositiveFloat = Field(default=1e-8, description="Added to the denominator.")
 
 
+class WarmStart(Section):
+    """What a new run takes over from another run, before its first step."""
+
+    model_config = ConfigDict(serialize_by_alias=True)  # `from` is a word of Python's
+
+    run: str = Field(
+        alias="from",
+        description="Run directory. What fits is loaded with its optimizer state; features, tasks, experts and rows of "
+        "tables that are new begin as in any new run. A run that resumes from its own checkpoint ignores the section.",
+    )
+    checkpoint: str = Field(
+        default="latest", description="latest, best (by that run's evaluations), or a step that it has saved."
+    )
+    include: tuple[str, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description="Names to load, with * for any text: tables.NAME, and weights of the top by the layers' names that "
+        "the run prints at its start, as top.mixture.first.weight or top.towers.*. Tables alone: [tables.*].",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="Names not to load, of those that `include` names; such a table or weight begins fresh."
+    )
+
+    def takes(self, name: str) -> bool:
+        """Whether a table or weight of this name is to be loaded."""
+        chosen, refused = (any(fnmatchcase(name, one) for one in names) for names in (self.include, self.exclude))
+        return chosen and not refused
+
+
 class TrainingConfig(Section):
     """How long, how fast, how exact, and what to log."""
 
@@ -40,6 +70,9 @@ class TrainingConfig(Section):
     epochs: PositiveInt = Field(default=1, description="Passes over the training part.")
     max_steps: PositiveInt | None = Field(default=None, description="Stop after so many steps, whatever `epochs` says.")
     seed: Seed = Field(default=0, description="Of initial weights, sample order and dropout.")
+    warm_start: WarmStart | None = Field(
+        default=None, description="Begin with tables and weights of another run, in place of random ones."
+    )
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     sparse_optimizer: SparseOptimizer = SparseOptimizer()
     warmup_steps: NonNegativeInt = Field(

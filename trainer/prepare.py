@@ -26,6 +26,7 @@ from trainer.run.manifests import keep_manifest, read_manifest
 from trainer.run.run_directory import RunDirectory, write_json
 from trainer.run.vocabularies import changed_vocabularies, features_of, keep_vocabularies
 from trainer.schedule import refuse_endless_warmup
+from trainer.warm_start.source import with_source
 
 Say = Callable[[str], None]
 _FEW_ROWS = 1000
@@ -75,6 +76,9 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
     run = RunDirectory(config.training.run_dir)
     run.check(resume=resume, overwrite=overwrite)
     former = load_config(run.config) if resume and run.is_used else None
+    config = with_source(
+        config, former, has_saved=former is not None and newest_by_marks(Folder(run.checkpoints)) is not None
+    )
     features = FeatureTransforms(features_of(run, config) if former else config.features, config.tables)
     manifests: dict[str, Manifest] = {}
     if _is_to_be_generated(config):

@@ -4,9 +4,10 @@ The run directory says how far the run is. What is done with a session is `train
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from embeddings.kernels import set_steps_done, write_back
 from embeddings.row_log import RowLog
 from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
-from trainer.checkpoint.read_whole import windows
 from trainer.checkpoint.state import config_fingerprint, may_be_undefined, training_state
+from trainer.checkpoint.windows import windows
 from trainer.data.columns.reweighting import without_rules
 from trainer.data.dataset.source import open_source
 from trainer.data.reading.quarantine import Quarantined
@@ -44,6 +45,7 @@ from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
 from trainer.telemetry.window import TrainingWindow
+from trainer.warm_start.load import warm_start
 
 log = logging.getLogger(__name__)
 _COSINES = saved_names.extra("gradient_cosines")
@@ -72,17 +74,25 @@ class Session:
     start: Position
     last: int | None
 
-    def save(self, at: Position, window: TrainingWindow, cosines: dict[str, float], *, whole: bool = True) -> float:
+    def save(
+        self,
+        at: Position,
+        window: TrainingWindow | None = None,
+        cosines: Mapping[str, float] = MappingProxyType({}),
+        *,
+        whole: bool = True,
+    ) -> float:
         """Saves, in the background if the config says so; returns for how many seconds training stood still.
 
         Args:
-            window, cosines: of the steps since the last log line.
+            window, cosines: of the steps since the last log line, if there were any.
             whole: False: a link, of which no checkpoint of its own is made.
         """
         write_back(self.built.model)
         state: dict[str, Any] = dict(training_state(self.built.model, self.built.optimizer))
-        state |= {saved_names.window(self.worker.rank, name): value for name, value in window.state().items()}
-        state |= {_COSINES: cosines, **self.skipped.state}
+        kept = window.state() if window else {}
+        state |= {saved_names.window(self.worker.rank, name): value for name, value in kept.items()}
+        state |= {_COSINES: dict(cosines), **self.skipped.state}
         if whole:
             return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
         return self.checkpointer.save_link(state, at)
@@ -112,10 +122,12 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
     checkpointer.upkeep.best_step = lambda steps: best_step(run.metrics, steps, config.checkpoint.keep_best)
     checkpointer.claim()
-    checkpointer.load(training_state(built.model, built.optimizer))
-    if config.checkpoint.has_links:
-        checkpointer.follow(RowLog(built.model))
+    state = training_state(built.model, built.optimizer)
+    checkpointer.load(state)
     newest = checkpointer.newest
+    taken_over = warm_start(config, state) if newest is None and config.training.warm_start else ""
+    if config.checkpoint.has_links:
+        checkpointer.follow(RowLog(built.model))  # what was written before is in the first base
     set_steps_done(built.model, newest.step if newest else 0)
     skipped = SkippedRowGroups(run, newest.extra if newest else {})
     features = FeatureTransforms(features_of(run, config), config.tables)
@@ -137,6 +149,8 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         report.line(start_up_page(config, run, worker, built.plan, sizes, start if newest else None))
         if warning := bf16_warning(config.training.precision, device.type):
             report.line(warning)
+        if taken_over:
+            report.line(taken_over)
         report.texts(config, built.plan)
         yield Session(
             config=config,

@@ -97,3 +97,22 @@ def _evaluate(config: Config, worker: Worker) -> None:
     found = measure_on_worker((config, config.data.validation, config.training.run_dir, "latest"), worker)
     if worker.rank == 0:
         (Path(config.training.run_dir) / "logs" / "evaluated.json").write_text(json.dumps(found["tasks"]))
+
+
+def begin_on(config: Config, world_size: int, *, resume: bool = False) -> None:
+    """Opens a run on so many workers and saves what it begins with, before its first step."""
+    prepare_run(config, resume=resume, overwrite=False, say=lambda line: None)
+    codes = wait(_start(_begin, config, world_size))
+    assert codes == [0] * world_size, (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
+
+
+def _begin(config: Config, worker: Worker) -> None:
+    from trainer.run.logs import open_attempt
+    from trainer.run.run_directory import RunDirectory
+    from trainer.session import open_session
+
+    run = RunDirectory(config.training.run_dir)
+    open_attempt(run, worker)
+    with open_session(config, run, worker) as session:
+        session.save(session.start)
+        session.checkpointer.wait()

@@ -7,8 +7,7 @@ format is safetensors (https://huggingface.co/docs/safetensors): the length of a
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -17,13 +16,11 @@ import numpy.typing as npt
 import torch
 import xxhash
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from configs.schema import Config, SparseFeature
 from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.finite import refuse_to_load
-from trainer.checkpoint.storage import read_index
-from trainer.checkpoint.values import is_sound, read_region
+from trainer.checkpoint.regions import Regions
 from trainer.ranks.agreement import Agreement
 from trainer.run import saved_names
 from trainer.serving.row_formats import RowFormat, encode, stored_as
@@ -124,30 +121,29 @@ def write_weights(
     Raises:
         DivergedError: the checkpoint holds NaN or infinite numbers.
     """
-    with ExitStack() as stack:
-        reader = _Reader(checkpoint, stack)
-        top = {name: reader.whole(saved_names.top(name)) for name in reader.top_names}
+    with Regions(checkpoint) as stored, path.open("wb") as file:
+        in_top = [name for name in map(saved_names.name_in_top, stored.names) if name is not None]
+        top = {name: stored.whole(saved_names.top(name)) for name in in_top}
         cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in top.items()}
         tables = [_stack(group, config) for group in groups]
         weights = tables + [_weight(_TOP + name, tensor) for name, tensor in cast.items()]
-        file = stack.enter_context(path.open("wb"))
         places = _write_header(file, sorted(weights, key=lambda w: -getattr(torch, w.dtype).itemsize))
         for name, tensor in cast.items():
             file.seek(places[_TOP + name])
             file.write(_bytes_of(tensor))
         digests = {}
-        for group, stored in zip(groups, tables, strict=True):
-            row_bytes = stored.shape[1] * getattr(torch, stored.dtype).itemsize
+        for group, stack in zip(groups, tables, strict=True):
+            row_bytes = stack.shape[1] * getattr(torch, stack.dtype).itemsize
             for name, first in _tables_of(group, config).items():
                 file.seek(places[group.name] + first * row_bytes)
-                digests[name] = _write_table(file, reader, name, group.row_format, kept.get(name))
-        refuse_to_load(reader.unsound, (), checkpoint.folder, Agreement())
+                digests[name] = _write_table(file, stored, name, group.row_format, kept.get(name))
+        refuse_to_load(stored.unsound, (), checkpoint.folder, Agreement())
     return Stored(weights, digests, top)
 
 
-def _write_table(file: IO[bytes], reader: "_Reader", name: str, row_format: RowFormat, kept: KeptRows | None) -> str:
+def _write_table(file: IO[bytes], stored: Regions, name: str, row_format: RowFormat, kept: KeptRows | None) -> str:
     digest = xxhash.xxh3_128()
-    for first, block in reader.blocks(saved_names.table(name)):
+    for first, block in _blocks(stored, saved_names.table(name)):
         content = _bytes_of(encode(block, row_format))
         digest.update(content)
         file.write(content)
@@ -156,61 +152,11 @@ def _write_table(file: IO[bytes], reader: "_Reader", name: str, row_format: RowF
     return digest.hexdigest()
 
 
-class _Reader:
-    """Reads tensors of a checkpoint in blocks of rows, whatever ranks wrote them.
-
-    Attributes:
-        unsound: names of tensors with numbers that are NaN, infinite or far too large.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, stack: ExitStack) -> None:
-        """stack: closes the files."""
-        self._checkpoint, self._stack, self._index = checkpoint, stack, read_index(checkpoint)
-        self._files: dict[str, IO[bytes]] = {}
-        self.unsound: set[str] = set()
-        names = [saved_names.name_in_top(name) for name in self._index.state_dict_metadata]
-        self.top_names = [name for name in names if name is not None]
-
-    def blocks(self, name: str):
-        """(first row, rows in their own type) of consecutive blocks."""
-        entry = self._entry(name)
-        rows, width = entry.size
-        step = max(1, _BLOCK_BYTES // (4 * width))
-        for first in range(0, rows, step):
-            yield first, self._read(name, first, min(step, rows - first))
-
-    def whole(self, name: str) -> Tensor:
-        entry = self._entry(name)
-        return self._read(name, 0, entry.size[0] if entry.size else 0)
-
-    def _entry(self, name: str) -> TensorStorageMetadata:
-        entry = self._index.state_dict_metadata[name]
-        assert isinstance(entry, TensorStorageMetadata), name
-        return entry
-
-    def _read(self, name: str, first: int, count: int) -> Tensor:
-        entry = self._entry(name)
-        dtype = entry.properties.dtype
-        target = torch.empty((count, *entry.size[1:]) if entry.size else (), dtype=dtype)
-        for chunk in entry.chunks:
-            start, size = chunk.offsets[0] if entry.size else 0, chunk.sizes[0] if entry.size else 0
-            low, high = max(first, start), min(first + count, start + size)
-            if low >= high and entry.size:
-                continue
-            region = target[low - first : high - first] if entry.size else target
-            for dim in range(1, len(entry.size)):
-                region = region.narrow(dim, chunk.offsets[dim], chunk.sizes[dim])
-            place = self._index.storage_data[MetadataIndex(name, chunk.offsets)]
-            inside = [low - start, *[0] * (len(entry.size) - 1)] if entry.size else []
-            read_region(self._file(place.file), place.start, chunk.sizes, dtype, inside, region)
-        if not is_sound(target, as_weights=saved_names.is_weight(name)):
-            self.unsound.add(name)
-        return target
-
-    def _file(self, name: str) -> IO[bytes]:
-        if name not in self._files:
-            self._files[name] = self._stack.enter_context(self._checkpoint.folder.reader(name))
-        return self._files[name]
+def _blocks(stored: Regions, name: str) -> Iterator[tuple[int, Tensor]]:
+    """(first row, rows in their own type) of consecutive blocks."""
+    rows, width = stored.size(name)
+    step = max(1, _BLOCK_BYTES // (4 * width))
+    return ((first, stored.rows(name, first, min(step, rows - first))) for first in range(0, rows, step))
 
 
 def _tables_of(group: Group, config: Config) -> dict[str, int]:

@@ -17,6 +17,9 @@ def with_absolute_paths(config: Config) -> Config:
         check_lasts(config.data.root, "data.root")
     data = config.data.model_copy(update={"root": _absolute(config.data.root)})
     training = config.training.model_copy(update={"run_dir": _absolute(config.training.run_dir)})
+    if (warm := training.warm_start) is not None:
+        warm = warm.model_copy(update={"run": _absolute(warm.run)})
+        training = training.model_copy(update={"warm_start": warm})
     files = {name: _absolute(path) for name, path in files_of(config.features).items()}
     features = with_files(config.features, files)  # of which the run keeps copies
     return config.model_copy(update={"data": data, "training": training, "features": features})
