@@ -100,6 +100,19 @@ def optimizer_is_there(config: Config) -> Iterator[Mistake]:
         yield Mistake((*path, key), f"{why}; {remedy}", also=((*path, "kind"), ("launch", "device")))
 
 
+def skipped_batches_train_nothing(config: Config) -> Iterator[Mistake]:
+    """The tables' optimizer steps inside the backward pass, on a gradient of zero."""
+    path, sparse = ("training", "sparse_optimizer"), config.training.sparse_optimizer
+    if config.training.non_finite != "skip" or not config.tables:
+        return
+    if sparse.kind == "adam":
+        message = "moves rows without a gradient too, so training.non_finite = skip cannot leave a batch out; use stop"
+        yield Mistake((*path, "kind"), message, also=(("training", "non_finite"),))
+    if sparse.weight_decay:
+        message = "shrinks the rows of a batch that training.non_finite = skip would leave out; use 0, or stop"
+        yield Mistake((*path, "weight_decay"), message, also=(("training", "non_finite"),))
+
+
 def replicated_tables_are_fp32(config: Config) -> Iterator[Mistake]:
     """The dense optimizer keeps its state in the type of the weights: squares of small gradients are 0 in 16 bits."""
     for name, table in config.tables.items():
@@ -138,6 +151,7 @@ RUN_CHECKS: tuple[Callable[[Config], Iterator[Mistake]], ...] = (
     workers_fit,
     steps_are_reached,
     optimizer_is_there,
+    skipped_batches_train_nothing,
     replicated_tables_are_fp32,
     elastic_tables_reshard,
     folders_are_apart,

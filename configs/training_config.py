@@ -83,6 +83,12 @@ class TrainingConfig(Section):
         default="constant",
         description="Both learning rates after warm-up: constant, or down to nearly zero at the last step.",
     )
+    non_finite: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="A batch whose loss is NaN or infinite. stop: the run ends at its next log line, unsaved, and "
+        "names step and files. skip: such a batch trains nothing, and is counted; for a few bad rows in much data. "
+        "The workers then agree on every batch, a small exchange between forward and backward.",
+    )
     clip_gradient_norm: PositiveFloat | None = Field(default=None, description="Largest norm of the top's gradient.")
     task_balance: str = Field(
         default="fixed", description="A module of models/balance: fixed, uncertainty, dwa, gradnorm, pcgrad, cagrad."

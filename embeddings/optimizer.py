@@ -4,7 +4,7 @@ Data-parallel tables have no fused optimizer: they are trained by the dense one,
 are the trainer's: it sets both rates before a step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -76,10 +76,14 @@ class RankerOptimizer(CombinedOptimizer):
         self.sparse = sparse
         self.dense = dense
         self.gradients = DenseGradients(list(dense.params.values()))
+        self.is_left_out: Callable[[], bool] = lambda: False
+        """Asked in a step: whether the dense parameters are to stay as they are, the same on all ranks."""
 
     def step(self, closure: Any = None) -> None:
         """The dense step, on gradients averaged over ranks; the tables' own was part of the backward pass."""
         self.gradients.average()
+        if self.is_left_out():
+            return
         if self._largest_norm is not None:
             nn.utils.clip_grad_norm_(cast(Iterable[torch.Tensor], self.dense.params.values()), self._largest_norm)
         super().step(closure)

@@ -66,17 +66,20 @@ def build(
     torch.manual_seed(config.training.seed)
     top = top_of(config)
     objective = Objective(config, dist.get_world_size())
-    attach(objective.balance, top, sum_over_ranks)
+    check = objective.check
+    attach(objective.balance, top, sum_over_ranks if check is None else check.sum_over_ranks)
     formulations = settle(formulations, lambda: _try_out(top, config, device))
     if config.training.precision == "bf16":
         _train_in_bf16(top, device)
     if config.training.compile:
         compile_top(top, device)
-    ranker = Ranker(tables, config, top.to(device), objective.to(device))
+    ranker = Ranker(tables, config, top.to(device), objective.to(device), check)
     model = shard(ranker, plan, device, world, room=config.input_layout.dense_width)
     initialize_tables(model, config)
     optimizer = combined_optimizer(model, config.training)
     optimizer.initialize_state()
+    if check is not None:
+        optimizer.is_left_out = check.is_left_out
     return Built(model, top, objective, optimizer, plan, formulations)
 
 

@@ -19,6 +19,7 @@ from embeddings.pooling import pooled_by_feature
 from models.draws import share_row_keys
 from trainer.data.reading.batch import Batch
 from trainer.run.saved_names import OBJECTIVE, TABLES, TOP
+from trainer.skipping import BatchCheck, Shield
 
 
 class Outputs(NamedTuple):
@@ -30,6 +31,7 @@ class Outputs(NamedTuple):
     labels: Tensor  # [B, T]
     weights: Tensor  # [B, T]
     gates: dict[str, Tensor]  # level -> [B, gates, experts]
+    is_sound: Tensor  # []: whether the loss is a number: this rank's, or, where batches may be left out, that of all
 
 
 class JoinInputs(nn.Module):
@@ -55,8 +57,14 @@ class Ranker(nn.Module):
     """Batch -> (loss [], Outputs). Each submodule is one step for the pipeline that traces this one."""
 
     def __init__(
-        self, tables: EmbeddingBagCollection | None, config: Config, top: nn.Module, objective: nn.Module
+        self,
+        tables: EmbeddingBagCollection | None,
+        config: Config,
+        top: nn.Module,
+        objective: nn.Module,
+        check: BatchCheck | None = None,
     ) -> None:
+        """check: of batches that are left out; None where none is."""
         super().__init__()
         self.tables = tables
         self.join = JoinInputs(config)
@@ -64,9 +72,12 @@ class Ranker(nn.Module):
         self.objective = objective
         named = all(hasattr(self, name) for name in (TABLES, TOP, OBJECTIVE))  # no module where there are no tables
         assert named, "checkpoints name their tensors after these attributes"
+        self.shield = None if check is None else Shield(check)
         self._row_keys = share_row_keys(top)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Outputs]:
         self._row_keys.tensor = batch.row_keys
         inputs = batch.dense if self.tables is None else self.join(self.tables(batch.sparse), batch.sparse, batch.dense)
+        if self.shield is not None:
+            inputs = self.shield(inputs)
         return self.objective(self.top(inputs), batch.labels, batch.label_weights)

@@ -28,6 +28,7 @@ from trainer.data.reading.quarantine import Quarantined
 from trainer.data.reading.reader import Reader
 from trainer.evaluate import Evaluations
 from trainer.run import saved_names
+from trainer.run.diverged import DivergedError
 from trainer.run.following import Following
 from trainer.run.formulations import keep_formulations, read_formulations
 from trainer.run.manifests import read_manifest
@@ -44,6 +45,7 @@ from trainer.telemetry.best import best_step
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
+from trainer.telemetry.unsound import UnsoundSteps
 from trainer.telemetry.window import TrainingWindow
 from trainer.warm_start.load import warm_start
 
@@ -66,6 +68,7 @@ class Session:
     built: Built
     reader: Reader
     skipped: SkippedRowGroups
+    unsound: UnsoundSteps
     following: Following | None
     checkpointer: Checkpointer
     report: Report
@@ -87,15 +90,21 @@ class Session:
         Args:
             window, cosines: of the steps since the last log line, if there were any.
             whole: False: a link, of which no checkpoint of its own is made.
+
+        Raises:
+            DivergedError: the state before had numbers that are NaN or infinite.
         """
         write_back(self.built.model)
         state: dict[str, Any] = dict(training_state(self.built.model, self.built.optimizer))
         kept = window.state() if window else {}
         state |= {saved_names.window(self.worker.rank, name): value for name, value in kept.items()}
-        state |= {_COSINES: dict(cosines), **self.skipped.state}
-        if whole:
-            return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
-        return self.checkpointer.save_link(state, at)
+        state |= {_COSINES: dict(cosines), **self.skipped.state, **self.unsound.state}
+        try:
+            if whole:
+                return self.checkpointer.save(state, step=at.step, epoch=at.epoch, epoch_step=at.epoch_step)
+            return self.checkpointer.save_link(state, at)
+        except DivergedError as error:
+            raise self.unsound.explained(error, at, self.reader) from None
 
     def reopen(self, window: TrainingWindow) -> dict[str, float]:
         """Goes on amid the window that the run was saved in; returns the cosines that were sampled in it."""
@@ -159,6 +168,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
             built=built,
             reader=reader,
             skipped=skipped,
+            unsound=UnsoundSteps(config.training, device, newest.extra if newest else {}, report.line),
             following=Following(run, config, report.line) if config.data.follow else None,
             checkpointer=checkpointer,
             report=report,

@@ -20,7 +20,6 @@ from trainer.run.run_directory import RunDirectory
 from trainer.session import Session, open_session
 from trainer.stepper import Stepper
 from trainer.telemetry.conflicts import ConflictSampler
-from trainer.telemetry.divergence import refuse_divergence
 from trainer.telemetry.dropped import DroppedWatch
 from trainer.telemetry.unlearned import Unlearned
 from trainer.telemetry.window import TrainingWindow
@@ -84,15 +83,16 @@ def fit(session: Session) -> tuple[Position, bool]:
         outputs = stepper(at, calendar)
         at = at.after_step()
         window.add(outputs)
+        session.unsound.add(at.step, outputs.is_sound)
         cosines |= conflicts.after(at.step, outputs)
         due = due_after(calendar, at.step, at.epoch_step, partition_ends=reader.ends_at(at.epoch_step))
         if due.log or due.last_log:
             extra = {"checkpoint/stall_seconds": stall, **_skipped(session), **cosines}
-            extra |= dropped(reader, session.device)
+            extra |= dropped(reader, session.device) | session.unsound.scalars()
             record = window.record(at.step, at.epoch, reader.wait_seconds, stepper.learning_rates, extra)
             session.report.write(record)
             unlearned.see(record)
-            refuse_divergence(record, config.training)
+            session.unsound.close(record, at, reader)
         if due.log:
             window.restart(reader.wait_seconds)
             objective.observe([values["loss"] for values in record.tasks.values()])
@@ -116,6 +116,7 @@ def fit(session: Session) -> tuple[Position, bool]:
         session.checkpointer.wait(must_succeed=True)
     else:
         session.checkpointer.finish()
+    session.unsound.close_run(at.step)
     return at, stopped
 
 

@@ -181,6 +181,18 @@ CASES = [  # check, overrides, where, words
         "no weight decay on CPU",
     ),
     (
+        "skipped_batches_train_nothing",
+        ["training.non_finite=skip", "training.sparse_optimizer.kind=adam", "launch.device=cuda"],
+        "training.sparse_optimizer.kind",
+        "moves rows without a gradient",
+    ),
+    (
+        "skipped_batches_train_nothing",
+        ["training.non_finite=skip", "training.sparse_optimizer.weight_decay=0.1", "launch.device=cuda"],
+        "training.sparse_optimizer.weight_decay",
+        "use 0, or stop",
+    ),
+    (
         "replicated_tables_are_fp32",
         ["tables.user.sharding=data_parallel", "tables.user.data_type=fp16"],
         "tables.user.data_type",

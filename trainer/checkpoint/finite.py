@@ -5,15 +5,11 @@ What counts as such a number is `values.is_sound`'s business: weights of which n
 
 from collections.abc import Collection
 
-from configs.errors import UserError
 from trainer.ranks.agreement import Agreement
+from trainer.run.diverged import LOOK, DivergedError
 from trainer.run.folder import Folder
 
 _SHOWN = 3  # names of tensors in a message
-
-
-class DivergedError(UserError):
-    """A state with NaN or infinite numbers. All ranks raise it with the same message."""
 
 
 def refuse_to_save(
@@ -31,7 +27,7 @@ def refuse_to_save(
         raise DivergedError(
             f"step {step:,} is not saved: {names} became NaN or too large after step {former or 0:,}: training has "
             f"diverged\n{resumes}: with lower learning rates, training.warmup_steps or training.clip_gradient_norm. "
-            "Look at labels and dense columns of extreme size too: `inspect` shows their ranges."
+            f"{LOOK}"
         )
 
 

@@ -7,9 +7,10 @@ from torch.distributed.checkpoint.api import CheckpointException
 from trainer.checkpoint import files
 from trainer.checkpoint.attempts import SupersededError
 from trainer.checkpoint.chain import State
-from trainer.checkpoint.finite import DivergedError, refuse_to_save
+from trainer.checkpoint.finite import refuse_to_save
 from trainer.file_record import FileRecord
 from trainer.ranks.agreement import Agreement
+from trainer.run.diverged import DivergedError
 from trainer.run.folder import Folder
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from configs.text_table import text_table
 from trainer.telemetry.memory import Memory
-from trainer.telemetry.records import EvalRecord, StepRecord
+from trainer.telemetry.records import SKIPPED_STEPS, EvalRecord, StepRecord
 
 PAGE_LINES, PAGE_WIDTH = 40, 100
 SHOWN_TASKS = 4  # in a step line; the rest is in TensorBoard
@@ -28,6 +28,8 @@ def step_line(record: StepRecord) -> str:
     if len(names) > SHOWN_TASKS:
         parts.append(f"+{len(names) - SHOWN_TASKS} tasks")
     parts += [f"{count(record.examples_per_second)} ex/s", f"data {record.data_wait_share:.0%}", _memory(record.memory)]
+    if skipped := record.extra.get(SKIPPED_STEPS):
+        parts.append(f"skipped {skipped:,.0f}")
     if record.eta_seconds is not None:
         parts.append(f"eta {duration(record.eta_seconds)}")
     return "  ".join(parts)

@@ -1,28 +1,38 @@
-"""Ends a run whose loss is no number any more: every step after that one would be lost, and every checkpoint too."""
+"""Ends a run whose loss is no number any more: every step after that one would be lost, and every checkpoint too.
+
+Which steps those were is for `unsound`; numbers in a state that is saved are for `trainer.checkpoint.finite`.
+"""
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from configs.errors import UserError
 from configs.schema import TrainingConfig
+from trainer.run.diverged import LOOK, SKIP, DivergedError
 from trainer.telemetry.records import EvalRecord, Record, StepRecord
 
-_LOOK = "Look at labels and dense columns of extreme size too: `inspect` shows their ranges."
+
+class First(NamedTuple):
+    """The first step of a window whose loss was not a number, and where the rows of the ranks came from that saw it."""
+
+    step: int
+    rows: str
 
 
-def refuse_divergence(record: StepRecord, training: TrainingConfig) -> None:
+def refuse_divergence(record: StepRecord, training: TrainingConfig, first: First | None = None) -> None:
     """Looks at a closed window, before it is saved. The record is the same on every rank, and so is the answer.
 
     Raises:
-        UserError: the loss was NaN or infinite in a step of the window; says of which tasks.
+        DivergedError: the loss was NaN or infinite in a step of the window; says of which tasks, since which step.
     """
     if math.isfinite(record.objective):
         return
     whose = _whose(record) or "what the optimizer minimizes, but no task's loss,"
-    raise UserError(
-        f"step {record.step:,}: {whose} is {_what(record.objective)}: training has diverged\n"
+    since = f" since step {first.step:,}, with rows of {first.rows}" if first else ""
+    raise DivergedError(
+        f"step {record.step:,}: {whose} is {_what(record.objective)}{since}: training has diverged\n"
         f"--resume resumes at the newest checkpoint: with lower learning rates ({_shown(record.learning_rates)}), "
-        f"{_more(training)}. {_LOOK}"
+        f"{_more(training)}. {LOOK} {SKIP}"
     )
 
 
@@ -30,13 +40,13 @@ def refuse_diverged_evaluation(record: EvalRecord) -> None:
     """Looks at an evaluation before it is reported.
 
     Raises:
-        UserError: the loss is NaN or infinite; says of which tasks.
+        DivergedError: the loss is NaN or infinite; says of which tasks.
     """
     if math.isfinite(record.loss):
         return
-    raise UserError(
+    raise DivergedError(
         f"evaluation at step {record.step:,}: {_whose(record)} is {_what(record.loss)}: training has diverged\n"
-        f"Resume at an older checkpoint with lower learning rates. {_LOOK}"
+        f"Resume at an older checkpoint with lower learning rates. {LOOK}"
     )
 
 

@@ -14,6 +14,8 @@ from trainer.telemetry.gates import GateUse
 from trainer.telemetry.memory import Memory
 from trainer.telemetry.metrics import TaskValues
 
+SKIPPED_STEPS = "steps/skipped"  # the tag, in StepRecord.extra
+
 
 @dataclass(frozen=True)
 class StepRecord:

@@ -25,6 +25,7 @@
     pr/TASK                           eval        precision and recall at 127 thresholds
     data/dropped_share/FEATURE        both        share of its IDs outside the table; with out_of_range: drop
     data/quarantined_rows             both        rows that could not be read; with data.on_error: quarantine
+    steps/skipped                     train       steps left out by now; with training.non_finite: skip
     checkpoint/stall_seconds          train       time a save held training up, and other tags of StepRecord.extra
 
 The text tab has this table, the config, the model and the sharding plan, the hparams tab the run's settings beside

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from configs.schema import TaskConfig
 from trainer.ranker import Outputs
-from trainer.ranks.collectives import Group, max_over_ranks, ranks, sum_over_ranks
+from trainer.ranks.collectives import Group, max_over_ranks, sum_over_ranks
 from trainer.telemetry.curves import task_curves
 from trainer.telemetry.gates import GateTelemetry
 from trainer.telemetry.memory import Memory, measure
@@ -38,7 +38,7 @@ class TrainingWindow:
         self._weights = {name: task.weight for name, task in tasks.items()}
         self._metrics = TaskMetrics(list(tasks), binary, device, keep_all=False)
         self._gates = GateTelemetry(list(tasks))
-        self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # objective, rows
+        self._totals = torch.zeros(3, dtype=torch.float64, device=device)  # objective, rows, steps with a sound loss
         self._steps = 0
         self._wait = 0.0  # the reader's total when the window began
         self._pace: float | None = None  # smoothed seconds a step
@@ -48,7 +48,7 @@ class TrainingWindow:
         """Take in one step of this rank."""
         self._metrics.update(outputs.predictions, outputs.labels, outputs.weights, outputs.task_losses)
         self._gates.update(outputs.gates, outputs.weights)
-        self._totals += torch.stack((outputs.loss.double(), _rows(outputs.weights)))
+        self._totals += torch.stack((outputs.loss.double(), _rows(outputs.weights), outputs.is_sound.double()))
         self._steps += 1
 
     def state(self) -> dict[str, Tensor]:
@@ -96,7 +96,8 @@ class TrainingWindow:
         """
         assert self._steps > 0, "a window of at least one step"
         tasks, gates = self._metrics.compute(self.group), self._gates.compute(self.group)
-        objective, rows = sum_over_ranks(self._totals, self.group).tolist()  # waits for the device: time is exact now
+        totals = sum_over_ranks(self._totals, self.group).tolist()  # waits for the device: time is exact now
+        objective, rows, sound = totals
         seconds = time.perf_counter() - self._began
         seconds, wait, memory = self._worst(seconds, wait_seconds - self._wait)
         return StepRecord(
@@ -104,7 +105,7 @@ class TrainingWindow:
             total_steps=self.total_steps,
             epoch=epoch,
             loss=_total(tasks, self._weights),
-            objective=objective / self._steps / ranks(self.group),
+            objective=objective / max(sound, 1.0),
             tasks=tasks,
             examples_per_second=rows / seconds,
             step_seconds=seconds / self._steps,

@@ -14,10 +14,10 @@ from configs.errors import UserError
 from configs.schema import CheckpointConfig
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import DAMAGED, find, folder_name
-from trainer.checkpoint.finite import DivergedError
 from trainer.checkpoint.marks import COMPLETE
 from trainer.checkpoint.outcome import CheckpointError
 from trainer.file_record import checksum
+from trainer.run.diverged import DivergedError
 from trainer.run.folder import Folder
 
 

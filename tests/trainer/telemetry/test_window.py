@@ -27,6 +27,7 @@ def outputs(rows=8, seed=0, loss=0.5):
         labels=labels,
         weights=weights,
         gates={"gate": torch.softmax(torch.randn(rows, 3, 4, generator=random), 2)},
+        is_sound=torch.tensor(math.isfinite(loss)),
     )
 
 

@@ -142,15 +142,19 @@ class Order:
             picks.append(Pick(_ranges(row_groups, ends, begin, end), part))
         return picks
 
-    def positions(self, epoch: int, step: int) -> tuple[Indices, Indices]:
-        """Global batch `step`: for each row its row group and its place there. For tests and for looking rows up."""
+    def positions(self, epoch: int, step: int, lanes: Sequence[int] | None = None) -> tuple[Indices, Indices]:
+        """Global batch `step`: for each row its row group and its place there. For tests and for looking rows up.
+
+        lanes: whose rows; None for all.
+        """
         parts = []
         for stretch in self.stretches(step, 1):
-            for lane in range(self.lanes):
+            for lane in range(self.lanes) if lanes is None else lanes:
                 for pick in self.picks(epoch, stretch.segment, lane, stretch.start, self.lane_batch_size):
                     parts.append(_resolve(pick))
             break
-        return tuple(np.concatenate([part[i] for part in parts]) for i in (0, 1))  # pyright: ignore
+        nothing = np.empty(0, np.int64)
+        return tuple(np.concatenate([nothing, *(part[i] for part in parts)]) for i in (0, 1))  # pyright: ignore
 
 
 def _resolve(pick: Pick) -> tuple[Indices, Indices]:

@@ -21,6 +21,7 @@ from trainer.data.reading.chunks import Chunk, Layout, chunks
 from trainer.data.reading.decode import Decoder
 from trainer.data.reading.dropped import DroppedIds
 from trainer.data.reading.order import lanes_of, sample_order
+from trainer.data.reading.origin import origin
 from trainer.data.reading.prefetch import Prefetcher
 from trainer.data.reading.quarantine import Quarantine, Quarantined
 
@@ -67,13 +68,14 @@ class Reader:
             )
         assert data.global_batch_size % data.lanes == 0, "configs.checks lets only multiples through"
         self._data = data
+        self._lanes_of = lambda rank: lanes_of(rank, world_size, data.lanes)
         self._decoder = Decoder(manifest, data, features, tasks, group_column)
         self._order_of = lambda manifest: sample_order(manifest, data, seed, shuffle)
         self._order = self._order_of(manifest)
         self._layout = Layout(
             names=features.sparse_names,
             weighted=bool(features.weighted_names),
-            lanes=tuple(lanes_of(rank, world_size, data.lanes)),
+            lanes=tuple(self._lanes_of(rank)),
             slots=-(-data.lanes // world_size),
             lane_batch_size=data.global_batch_size // data.lanes,
             dense_width=features.dense_width,
@@ -131,6 +133,11 @@ class Reader:
         picks = (self._order.picks(0, segment, lane, 0, self.manifest.rows) for segment, lane in lanes)
         ranges = (part for lane in picks for pick in lane for part in pick.ranges)
         return sum(part.stop - part.start for part in ranges if row_groups[part.row_group] in self._quarantine)
+
+    def origin(self, epoch: int, step: int, ranks: Sequence[int]) -> str:
+        """The files and row groups of the rows that these ranks trained in a step of an epoch, in words."""
+        lanes = [lane for rank in ranks for lane in self._lanes_of(rank)]
+        return origin(self._order, self.manifest, epoch, step, lanes)
 
     def batches(self, epoch: int, step: int = 0, epochs: int = 0) -> BatchIterator:
         """The batches from `step` of an epoch on, to its end, or to the end of the last of `epochs`.

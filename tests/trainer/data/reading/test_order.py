@@ -25,6 +25,13 @@ def orders(draw) -> Order:
     )
 
 
+@given(orders(), st.integers(0, 3), st.integers(0, 20))
+def test_lanes_of_a_step_are_parts_of_it(order: Order, epoch: int, step: int) -> None:
+    alone = [order.positions(epoch, step, [lane]) for lane in range(order.lanes)]
+    whole = order.positions(epoch, step)
+    assert all(np.array_equal(np.concatenate([lane[i] for lane in alone]), whole[i]) for i in (0, 1))
+
+
 def batch(order: Order, epoch: int, step: int) -> list[tuple[int, int]]:
     return [(int(group), int(row)) for group, row in zip(*order.positions(epoch, step), strict=True)]
 
