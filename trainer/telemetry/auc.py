@@ -9,6 +9,8 @@ Labels may be soft: a row of weight w and label y is w*y of positive and w*(1-y)
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,29 +18,70 @@ from torch import Tensor
 
 from trainer.ranks.collectives import Group, exchange, gather_over_ranks, ranks, sum_over_ranks
 
+Merged = tuple[Tensor, Tensor]  # distinct scores [n], rising, and the positive and negative mass [2, n] at each
+
 SAMPLES = 256  # scores that a rank shows the others, from which the cuts between ranges are chosen
 
 
-def auc(scores: Tensor, labels: Tensor, weights: Tensor, group: Group = None) -> float:
-    """AUC of this rank's rows joined with those of all others; NaN without positives, negatives, or with a NaN score.
+class Rows(NamedTuple):
+    """Rows of one task on this rank; their number may differ by rank and be zero."""
 
-    scores, labels, weights: [n] each, n may differ by rank and be zero. Every rank gets the answer. A rank holds
-    about (all rows) / (ranks) distinct scores at any time: equal scores travel as one.
+    scores: Tensor  # [n]
+    labels: Tensor  # [n]
+    weights: Tensor  # [n]
+
+
+def auc(scores: Tensor, labels: Tensor, weights: Tensor, group: Group = None) -> float:
+    """AUC of this rank's rows [n] joined with those of all others; every rank gets the answer.
+
+    NaN without positives, without negatives, or with a NaN score.
     """
-    rows = torch.stack((scores.double(), *_masses(labels, weights)), dim=1)
-    broken = sum_over_ranks(torch.isnan(rows).any().double(), group)
-    scores, masses = _merge_ties(rows[:, 0], rows[:, 1:])
+    return areas([Rows(scores, labels, weights)], group)[0]
+
+
+def areas(tasks: Sequence[Rows], group: Group = None) -> list[float]:
+    """The AUC of each task, in one exchange for all of them: what ranks wait for is each other.
+
+    A rank holds about (all rows) / (ranks) distinct scores of a task at any time: equal scores travel as one.
+    """
+    if not tasks:
+        return []
+    merged = [_merge_ties(rows.scores.double(), torch.stack(_masses(rows.labels, rows.weights))) for rows in tasks]
+    broken = [torch.isnan(distinct[-1:]).any() for distinct, _ in merged]  # NaN comes last
     if ranks(group) > 1:
-        destination = torch.bucketize(scores, _cuts(scores, group))
-        rows = exchange(torch.cat((scores[:, None], masses), dim=1), destination, group)
-        scores, masses = _merge_ties(rows[:, 0], rows[:, 1:])
-    positive, negative = masses.unbind(1)
-    pairs = (positive * (negative.cumsum(0) - negative / 2)).sum()
-    ranges = gather_over_ranks(torch.stack((positive.sum(), negative.sum(), pairs)), group)  # [W, 3], scores rising
-    positives, negatives, pairs = ranges.cpu().unbind(1)
+        merged = _by_ranges(merged, group)
+    sums = [torch.stack((*_pairs(masses), is_nan)) for (_, masses), is_nan in zip(merged, broken, strict=True)]
+    ranges = gather_over_ranks(torch.stack(sums), group).cpu()  # [W, T, 4], scores rising with the rank
+    return [_area(task) for task in ranges.unbind(1)]
+
+
+def _pairs(masses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of positive and of negative mass, and of their pairs with the positive above, ties half.
+
+    masses: [2, n], scores rising.
+    """
+    positive, negative = masses
+    return positive.sum(), negative.sum(), (positive * (negative.cumsum(0) - negative / 2)).sum()
+
+
+def _area(ranges: Tensor) -> float:
+    """From what `_pairs` and whether a score was NaN say of each range [W, 4]."""
+    positives, negatives, pairs, broken = ranges.unbind(1)
     below = torch.cat((negatives.new_zeros(1), negatives.cumsum(0)[:-1]))  # negatives of lower ranges
     area, total = float((pairs + positives * below).sum()), float(positives.sum() * negatives.sum())
-    return area / total if total > 0 and not float(broken) else math.nan
+    return area / total if total > 0 and not broken.any() else math.nan
+
+
+def _by_ranges(merged: Sequence[Merged], group: Group) -> list[Merged]:
+    """Each task's distinct scores of all ranks, of which every rank gets a range."""
+    cuts = _cuts([scores for scores, _ in merged], group)
+    rows, destinations = [], []
+    for task, (scores, masses) in enumerate(merged):
+        rows.append(torch.stack((torch.full_like(scores, task), scores, *masses), dim=1))
+        destinations.append(torch.bucketize(scores, cuts[task]))
+    here = exchange(torch.cat(rows), torch.cat(destinations), group)
+    of_task = (here[here[:, 0] == task, 1:].t().contiguous() for task in range(len(merged)))
+    return [_merge_ties(part[0], part[1:]) for part in of_task]
 
 
 def grouped_auc(scores: Tensor, labels: Tensor, weights: Tensor, groups: Tensor, group: Group = None) -> float:
@@ -79,12 +122,14 @@ def _masses(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return weights * labels, weights * (1 - labels)
 
 
-def _merge_ties(scores: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct scores, rising, and the sum of `masses` [n, 2] at each."""
+def _merge_ties(scores: Tensor, masses: Tensor) -> Merged:
+    """Distinct scores [m], rising, and the sums [2, m] of `masses` [2, n] at each."""
     order = _argsort(scores)
     scores = scores[order]
     ids = _runs(scores)
-    return _first(scores, ids), _sum_runs(masses[order], ids)
+    distinct = _first(scores, ids)
+    sums = masses.new_zeros((len(masses), len(distinct)))
+    return distinct, sums.index_add_(1, ids, masses.index_select(1, order))
 
 
 def _argsort(values: Tensor) -> Tensor:
@@ -127,18 +172,30 @@ def _first(values: Tensor, ids: Tensor) -> Tensor:
     return values[starts]
 
 
-def _cuts(scores: Tensor, group: Group) -> Tensor:
-    """[W - 1] scores that cut the distinct scores of all ranks into about equal ranges; the same on every rank."""
-    count, world = len(scores), ranks(group)
+def _cuts(tasks: Sequence[Tensor], group: Group) -> list[Tensor]:
+    """For each task [W - 1] scores that cut its distinct scores of all ranks into ranges, about equal and the same on
+    every rank.
+    """
+    shown = gather_over_ranks(torch.stack([_sample(scores) for scores in tasks]), group)  # [W, T, SAMPLES + 1]
+    return [_cut(samples) for samples in shown.unbind(1)]
+
+
+def _sample(scores: Tensor) -> Tensor:
+    """[SAMPLES + 1]: some of the distinct scores, which rise, and their number."""
     sample = scores.new_full((SAMPLES + 1,), math.inf)
-    if count:
-        places = torch.linspace(0, count - 1, SAMPLES, device=scores.device).round().long()
+    if len(scores):
+        places = torch.linspace(0, len(scores) - 1, SAMPLES, device=scores.device).round().long()
         sample[:SAMPLES] = scores[places]
-    sample[SAMPLES] = count
-    shown = gather_over_ranks(sample, group)
-    values, order = shown[:, :SAMPLES].flatten().sort()
-    share = (shown[:, SAMPLES:] / SAMPLES).expand(-1, SAMPLES).flatten()[order].cumsum(0)
-    targets = torch.arange(1, world, device=scores.device, dtype=share.dtype) * share[-1] / world
+    sample[SAMPLES] = len(scores)
+    return sample
+
+
+def _cut(samples: Tensor) -> Tensor:
+    """[W - 1] from the samples [W, SAMPLES + 1] of all ranks."""
+    world = len(samples)
+    values, order = samples[:, :SAMPLES].flatten().sort()
+    share = (samples[:, SAMPLES:] / SAMPLES).expand(-1, SAMPLES).flatten()[order].cumsum(0)
+    targets = torch.arange(1, world, device=samples.device, dtype=share.dtype) * share[-1] / world
     return values[torch.searchsorted(share, targets).clamp(max=len(values) - 1)]
 
 

@@ -1,6 +1,6 @@
 """Metrics of every task over all ranks: one mechanism for the windows of training and for evaluation.
 
-A step only copies its predictions, labels and weights into a block on the device (one kernel, no synchronization).
+A step only copies its predictions, labels and weights into a block on the device (three kernels, no synchronization).
 Sums are formed when a block is full or a result is due; AUC sorts the rows that are kept. In evaluation all rows are
 kept (12 bytes a task and row, spread over the ranks) and AUC is exact over every row once. In training a window keeps
 the last `BLOCK_ROWS` rows of each rank: its AUC is exact over those rows, which may reach back over several windows or
@@ -16,25 +16,15 @@ B batch, T tasks.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.ranks.collectives import Group, sum_over_ranks
-from trainer.telemetry.auc import auc, grouped_auc
+from trainer.telemetry.auc import Rows, areas, grouped_auc
 
 BLOCK_ROWS = 32_768
 TaskValues = Mapping[str, Mapping[str, float]]
-
-
-class Rows(NamedTuple):
-    """Rows of one task, weights above zero."""
-
-    predictions: Tensor  # [n]
-    labels: Tensor  # [n]
-    weights: Tensor  # [n]
-    groups: Tensor | None  # [n] int64
 
 
 class TaskMetrics:
@@ -54,9 +44,9 @@ class TaskMetrics:
         keep_all: evaluation, every row is kept for AUC; otherwise the last `block_rows` of each rank.
         """
         self.tasks, self.binary, self.keep_all, self.block_rows = tuple(tasks), frozenset(binary), keep_all, block_rows
-        self._full: list[Tensor] = []  # of keep_all: blocks [block_rows, 3 T] of predictions, labels, weights
+        self._full: list[Tensor] = []  # of keep_all: blocks as the one below
         self._groups: list[Tensor] = []
-        self._block = torch.zeros(block_rows, 3 * len(self.tasks), device=device)
+        self._block = torch.zeros(3, len(self.tasks), block_rows, device=device)  # predictions, labels, weights
         self._at = self._summed = 0  # rows written to the block, rows of it that are in the sums
         self._wrapped = False
         self._names = ("rows", "weight", "label", "prediction")
@@ -95,11 +85,16 @@ class TaskMetrics:
         self._sum_up()
         sums = sum_over_ranks(torch.cat((self._sums, self._losses[None])), group).tolist()
         columns = dict(zip((*self._names, "loss"), sums, strict=True))
-        result = {}
-        for t, task in enumerate(self.tasks):
-            result[task] = _ratios({name: values[t] for name, values in columns.items()}, task in self.binary)
-            if task in self.binary:
-                result[task] |= self._areas(task, group)
+        result = {
+            task: _ratios({name: values[t] for name, values in columns.items()}, task in self.binary)
+            for t, task in enumerate(self.tasks)
+        }
+        binary = [task for task in self.tasks if task in self.binary]
+        kept = [self.kept(task) for task in binary]
+        for task, rows, area in zip(binary, kept, areas(kept, group), strict=True):
+            result[task]["auc"] = area
+            if self._groups:
+                result[task]["gauc"] = grouped_auc(*rows, self._groups_of(task), group)
         return result
 
     def restart(self) -> None:
@@ -112,7 +107,7 @@ class TaskMetrics:
         """All of this window, and the rows that are kept for AUC in training, for `load_state`."""
         assert not self.keep_all, "an evaluation is not saved amid its rows"
         places = torch.tensor([self._at, self._summed, int(self._wrapped)])
-        rows = self._block if self._wrapped else self._block[: self._at]
+        rows = self._block[:, :, : self.block_rows if self._wrapped else self._at].contiguous()
         return {"sums": self._sums, "losses": self._losses, "rows": rows, "places": places}
 
     def load_state(self, *of_ranks: Mapping[str, Tensor]) -> None:
@@ -120,7 +115,7 @@ class TaskMetrics:
         first, *others = of_ranks
         self._sums.copy_(first["sums"])
         self._losses.copy_(first["losses"])
-        self._block[: len(first["rows"])] = first["rows"]
+        self._block[:, :, : first["rows"].shape[2]] = first["rows"]
         self._at, self._summed, self._wrapped = *first["places"][:2].tolist(), bool(first["places"][2])
         for other in others:
             self._add(other)
@@ -130,21 +125,30 @@ class TaskMetrics:
         at, summed, _ = other["places"].tolist()
         self._sums += other["sums"].to(self._sums.device)
         self._losses += other["losses"].to(self._losses.device)
-        predictions, labels, weights = other["rows"][summed:at].to(self._block.device).chunk(3, dim=1)
+        predictions, labels, weights = other["rows"][:, :, summed:at].to(self._block.device).mT
         self.update(predictions, labels, weights, torch.zeros_like(self._losses))
 
     def kept(self, task: str) -> Rows:
         """This rank's kept rows of a task that count."""
-        t, step = self.tasks.index(task), len(self.tasks)
-        blocks = [*self._full, self._block if self._wrapped else self._block[: self._at]]
-        predictions, labels, weights = (torch.cat([block[:, t + k * step] for block in blocks]) for k in range(3))
-        counted = weights > 0
-        groups = torch.cat(self._groups)[counted] if self._groups else None
-        return Rows(predictions[counted], labels[counted], weights[counted], groups)
+        columns = self._columns(task)
+        counted = columns[2] > 0
+        return Rows(*(columns if bool(counted.all()) else columns[:, counted]))
+
+    def _columns(self, task: str) -> Tensor:
+        """[3, n]: predictions, labels, weights of the kept rows of a task."""
+        t = self.tasks.index(task)
+        end = self.block_rows if self._wrapped else self._at
+        blocks = [*(block[:, t] for block in self._full), self._block[:, t, :end]]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
+    def _groups_of(self, task: str) -> Tensor:
+        """[n] int64, of the rows that `kept` returns."""
+        return torch.cat(self._groups)[self._columns(task)[2] > 0]
 
     def _write(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> None:
         end = self._at + len(predictions)
-        torch.cat((predictions.float(), labels.float(), weights.float()), dim=1, out=self._block[self._at : end])
+        for rows, values in zip(self._block[:, :, self._at : end], (predictions, labels, weights), strict=True):
+            rows.copy_(values.t())
         self._at = end
 
     def _next_block(self) -> None:
@@ -158,7 +162,7 @@ class TaskMetrics:
 
     def _sum_up(self) -> None:
         """Add the rows of the block that are not in the sums yet."""
-        predictions, labels, weights = self._block[self._summed : self._at].chunk(3, dim=1)
+        predictions, labels, weights = self._block[:, :, self._summed : self._at]
         self._summed = self._at
         counted = weights > 0
         predictions = predictions.where(counted, 0.5)  # whatever the model says of padding, NaN included
@@ -168,14 +172,7 @@ class TaskMetrics:
         if "squared" in self._names:
             error = (predictions - labels).abs()
             parts += [weights * error, weights * error.square()]
-        self._sums += torch.stack([part.sum(0, dtype=torch.float64) for part in parts])
-
-    def _areas(self, task: str, group: Group) -> dict[str, float]:
-        rows = self.kept(task)
-        areas = {"auc": auc(*rows[:3], group)}
-        if rows.groups is not None:
-            areas["gauc"] = grouped_auc(*rows[:3], rows.groups, group)
-        return areas
+        self._sums += torch.stack([part.sum(1, dtype=torch.float64) for part in parts])
 
 
 def _cross_entropy(predictions: Tensor, labels: Tensor) -> Tensor:
