@@ -73,6 +73,7 @@ class RankerOptimizer(CombinedOptimizer):
         """largest_norm: of the dense gradient, which is scaled down to it before a step; None leaves it."""
         super().__init__([sparse, dense])
         self._largest_norm = largest_norm
+        self._rate_in_kernels: float | None = None
         self.sparse = sparse
         self.dense = dense
         self.gradients = DenseGradients(list(dense.params.values()))
@@ -86,7 +87,11 @@ class RankerOptimizer(CombinedOptimizer):
             return
         if self._largest_norm is not None:
             nn.utils.clip_grad_norm_(cast(Iterable[torch.Tensor], self.dense.params.values()), self._largest_norm)
-        super().step(closure)
+        self.dense.step(closure)
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Of the dense half: the tables have no gradients that stay."""
+        self.dense.zero_grad(set_to_none=set_to_none)
 
     def set_learning_rates(self, sparse: float, dense: float) -> None:
         """Learning rates of the coming step; call it before `backward()`, which applies the sparse one."""
@@ -94,7 +99,9 @@ class RankerOptimizer(CombinedOptimizer):
             group["lr"] = dense
         for group in _groups(self.sparse):
             group["lr"] = sparse
-        self.sparse.step()  # moves the rate into the kernels, and does nothing else
+        if sparse != self._rate_in_kernels:
+            self.sparse.step()  # moves the rate into the kernels, and does nothing else
+            self._rate_in_kernels = sparse
 
     def initialize_state(self) -> None:
         """Create the dense optimizer's state, which torch.optim would on the first step, so that a checkpoint has
