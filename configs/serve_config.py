@@ -66,6 +66,22 @@ class ServeConfig(Section):
         Field(description="Rows that may wait in a process before requests get 503: it bounds the latency."),
     ] = 32_768
     retry_after_s: Annotated[PositiveInt, Field(description="What Retry-After says beside 503.")] = 1
+    request_log: Annotated[
+        str | None,
+        Field(
+            description="Folder in which rows and scores of requests are kept as Parquet, for `score`; none without."
+        ),
+    ] = None
+    request_log_share: Annotated[
+        float,
+        Field(gt=0, le=1, description="Of the batches that are kept; each costs time beside the requests."),
+    ] = 1.0
+    request_log_mib: Annotated[
+        PositiveInt, Field(description="Of the log's files; the oldest are removed when there are more.")
+    ] = 1024
+    request_log_file_s: Annotated[
+        Seconds, Field(description="After which a file is finished and can be read; a shorter time makes more files.")
+    ] = 60.0
     keep_alive_s: Annotated[PositiveInt, Field(description="After which an idle HTTP connection is closed.")] = 75
     connection_age_s: Annotated[
         Seconds,

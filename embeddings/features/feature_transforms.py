@@ -62,7 +62,7 @@ class FeatureTransforms:
 
     def __init__(self, features: Mapping[str, Feature], tables: Mapping[str, TableConfig]) -> None:
         """Builds the ID transforms. UserError: a setting of one is wrong, or a vocabulary file is missing."""
-        self._tables = tables
+        self.features, self._tables = features, tables
         self._sparse = {name: f for name, f in features.items() if isinstance(f, SparseFeature)}
         self._dense = {name: f for name, f in features.items() if isinstance(f, DenseFeature)}
         self._transforms = {name: build_transform(name, f, tables[f.table]) for name, f in self._sparse.items()}

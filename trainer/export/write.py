@@ -46,6 +46,7 @@ from trainer.serving.bundle import Bundle, load_weights
 from trainer.serving.columns import widest
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import compiled_here, has_bf16, instructions_here
+from trainer.serving.shares import shares_by_feature
 from trainer.serving.signature import (
     CARD,
     GRAPH,
@@ -156,6 +157,9 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         precision=config.export.precision,
         compiled=tuple(compiled),
         source=_source(run, config, checkpoint),
+        shares=shares_by_feature(config.features, sample.data, sample.columns)
+        if sample.data and sample.columns
+        else {},
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)

@@ -15,7 +15,17 @@ import pyarrow.types as pt
 
 from configs.errors import UserError
 from configs.schema import Feature, SparseFeature
-from embeddings.features.arrow import flatten, floats, id_kind, is_list, one_each, single_array, valid_mask
+from embeddings.features.arrow import (
+    flatten,
+    floats,
+    id_kind,
+    is_bytes,
+    is_list,
+    is_text,
+    one_each,
+    single_array,
+    valid_mask,
+)
 from embeddings.features.places import Origin, row_of
 
 _WHOLE_UP_TO = {pa.float16(): 2**11, pa.float32(): 2**24}  # beyond, unequal integers are equal floats
@@ -26,6 +36,13 @@ def element_type(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.BaseExtensionType):
         return element_type(kind.storage_type)
     return element_type(kind.value_type) if is_list(kind) or pt.is_dictionary(kind) else kind
+
+
+def as_made(kind: pa.DataType) -> pa.DataType:
+    """The type that single values of a type have when they are made of JSON: text, or 64 bits for integers."""
+    if is_text(kind) or is_bytes(kind):
+        return pa.large_string()
+    return pa.int64() if pt.is_integer(kind) else kind
 
 
 def widest(types: Sequence[pa.DataType]) -> pa.DataType:

@@ -23,6 +23,7 @@ from configs.errors import UserError
 from configs.export_config import RowFormat
 from configs.schema import Feature, TableConfig
 from trainer.file_record import FileRecord, checksum, record_of
+from trainer.serving.shares import Shares
 
 FORMAT = 2
 SIGNATURE = "signature.json"
@@ -125,6 +126,7 @@ class Signature(_Part):
     source: Source
     versions: dict[str, str]
     parity: Parity | None = None
+    shares: Annotated[dict[str, Shares], Field(description="feature -> of the rows of the data that were scored")] = {}
     milliseconds: Annotated[dict[str, dict[str, float]], Field(description="program -> rows -> one call")] = {}
     files: dict[str, FileRecord] = {}
     checksum: Annotated[str | None, Field(description="of all other keys; None in bundles of earlier versions")] = None

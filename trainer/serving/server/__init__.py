@@ -10,5 +10,6 @@ tensors    the protocol's tensors <-> columns of raw values
 calls      what one request asks for, and how requests are joined
 batcher    waiting calls are scored together, in the loop itself
 models     which bundles are served under which name and version; swapped while requests run
+skew       nulls, unknown and clipped IDs that requests bring; request_log (rows and scores, kept as Parquet)
 board      memory that all processes share: what to serve, and counters; metrics (as Prometheus reads them)
 """

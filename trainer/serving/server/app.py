@@ -81,7 +81,7 @@ class App:
             "signature": lambda: Answer(200, self._host.models.first.bundle.signature.model_dump_json().encode()),
             "metrics": lambda: Answer(200, prometheus_text(self._host).encode(), b"text/plain; version=0.0.4"),
             "openapi.json": lambda: Answer(200, orjson.dumps(openapi.document(self._host.models))),
-            "": lambda: Answer(200, page.html(self._host.models).encode(), b"text/html; charset=utf-8"),
+            "": lambda: Answer(200, page.html(self._host).encode(), b"text/html; charset=utf-8"),
         }
         if len(parts) > 1 or parts[0] not in pages:
             raise RefusedError(404, f"there is no {path}")

@@ -174,7 +174,7 @@ def _rows_of(one: Waiting, start: int, stop: int, durations: Durations) -> Predi
     if one.columns is None:
         one.columns = call.join([call])
     columns = {name: column.slice(start, stop - start) for name, column in one.columns.items()}
-    return predict(one.version.bundle, columns, durations, start)
+    return predict(one.version, columns, durations, start)
 
 
 def score(version: Version, calls: Sequence[Call], durations: Durations) -> list[Predictions | Exception]:
@@ -183,7 +183,7 @@ def score(version: Version, calls: Sequence[Call], durations: Durations) -> list
     try:
         if first.shared:
             return [predict_shared(version, first, 0, first.rows, durations)]
-        predictions = predict(version.bundle, first.join(calls), durations)
+        predictions = predict(version, first.join(calls), durations)
     except Exception as error:
         if len(calls) == 1:
             return [error]

@@ -19,7 +19,10 @@ STAGES = ("wait", "parse", "transform", "score", "answer", "request")
 EDGES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper edges of the histograms of seconds; what takes longer is above the last."""
 ROW_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-_STATE_BYTES = 1 << 16
+MOST_FEATURES = 512
+"""Of a model whose values are counted; those beyond are not."""
+FEATURE_COUNTS = 5
+_STATE_BYTES = 1 << 18
 _EDGES_NS = tuple(int(edge * 1e9) for edge in EDGES_S)
 
 
@@ -41,12 +44,16 @@ class Totals:
     transform_ns: int = 0
     score_ns: int = 0
     answer_ns: int = 0
+    logged: int = 0
+    log_dropped: int = 0
+    log_unwritten: int = 0
 
 
 PLACES = {field.name: place for place, field in enumerate(fields(Totals))}
 _STAGES_AT = len(PLACES)
 _ROWS_AT = _STAGES_AT + len(STAGES) * (len(EDGES_S) + 1)
-_SLOTS = _ROWS_AT + len(ROW_EDGES) + 1
+_FEATURES_AT = _ROWS_AT + len(ROW_EDGES) + 1
+_SLOTS = _FEATURES_AT + MOST_FEATURES * FEATURE_COUNTS
 
 
 class Counters:
@@ -74,8 +81,13 @@ class Counters:
 
     @property
     def values(self) -> list[int]:
-        """All of them."""
-        return self._view.tolist()
+        """All but those of features."""
+        return self._view[:_FEATURES_AT].tolist()
+
+    @property
+    def of_features(self) -> memoryview:
+        """FEATURE_COUNTS for each of MOST_FEATURES, one after the other."""
+        return self._view[_FEATURES_AT:]
 
 
 class Board:
@@ -155,6 +167,11 @@ class Board:
         width = len(EDGES_S) + 1
         stages = [sums[_STAGES_AT + i * width : _STAGES_AT + (i + 1) * width] for i in range(len(STAGES))]
         return totals, stages, sums[_ROWS_AT:]
+
+    def feature_totals(self, model: int) -> list[int]:
+        """`Counters.of_features`, of all processes."""
+        each = (self.counters(process, model).of_features.tolist() for process in range(self.processes))
+        return [sum(column) for column in zip(*each, strict=True)]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from trainer.serving.server.batcher import Batcher
 from trainer.serving.server.board import Board, Totals
 from trainer.serving.server.models import Models, Version
 from trainer.serving.server.refusals import RefusedError
+from trainer.serving.server.request_log import RequestLog
 from trainer.serving.server.state import request_load, request_unload
 
 _LOOK_S = 0.05  # between two looks at what is to be served
@@ -57,7 +58,8 @@ class Host:
 
     def __init__(self, settings: ServeConfig, board: Board, process: int, token: str | None = None) -> None:
         self.settings, self.board, self.process, self.token = settings, board, process, token
-        self.models, self.batcher = Models(board, process), Batcher(settings)
+        self.log = RequestLog(settings, process) if settings.request_log else None
+        self.models, self.batcher = Models(board, process, self.log), Batcher(settings)
         self.is_ready = False
         self.version = _version()
 

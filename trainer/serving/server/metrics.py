@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from trainer.serving.server.board import EDGES_S, ROW_EDGES, STAGES
 from trainer.serving.server.host import Host
+from trainer.serving.server.skew import feature_counts
+from trainer.serving.shares import COUNTS
 
 _COUNTERS = {
     "requests": "Requests that were answered.",
@@ -12,6 +14,9 @@ _COUNTERS = {
     "expired": "Of these, with 504: their time was up.",
     "rows": "Rows that were scored.",
     "batches": "Calls of the program.",
+    "logged": "Rows that are in the request log.",
+    "log_dropped": "Rows that are not, since its writer could not follow.",
+    "log_unwritten": "Rows that are not, since they could not be written; the server's messages say why.",
 }
 
 
@@ -34,6 +39,7 @@ def prometheus_text(host: Host) -> str:
     lines += _head("multigate_batch_rows", "Rows of each call of the program.", "histogram")
     for name, (totals, _, rows) in found.items():
         lines += _histogram("multigate_batch_rows", f'model="{_label(name)}"', ROW_EDGES, rows, totals.rows)
+    lines += _feature_lines(host)
     lines += _head("multigate_model_info", "Versions that are loaded; 1 for the one that answers.", "gauge")
     for version in host.models.loaded:
         is_default = host.models.is_default(version)
@@ -43,6 +49,23 @@ def prometheus_text(host: Host) -> str:
     lines += _head("multigate_rows_waiting", "Rows that wait in the process that answers this.", "gauge")
     lines.append(f"multigate_rows_waiting {host.batcher.rows_waiting}")
     return "\n".join(lines) + "\n"
+
+
+def _feature_lines(host: Host) -> list[str]:
+    """What requests brought for each feature, and what share that was in the rows of training."""
+    seen = _head("multigate_feature_values_total", "Values of requests, by what they were; see shares.py.", "counter")
+    trained = _head("multigate_feature_training_share", "The same in training's rows, as shares.", "gauge")
+    for name in host.models.names:
+        for feature, counts in feature_counts(host, name).items():
+            label = f'model="{_label(name)}",feature="{_label(feature)}"'
+            kinds = zip(COUNTS, counts.tolist(), strict=True)
+            seen += [f'multigate_feature_values_total{{{label},kind="{kind}"}} {count}' for kind, count in kinds]
+    for version in filter(host.models.is_default, host.models.loaded):
+        for feature, shares in version.bundle.signature.shares.items():
+            label = f'model="{_label(version.name)}",feature="{_label(feature)}"'
+            shown = shares.model_dump().items()
+            trained += [f'multigate_feature_training_share{{{label},kind="{kind}"}} {share:g}' for kind, share in shown]
+    return seen + trained
 
 
 def _head(name: str, text: str, kind: str) -> list[str]:

@@ -12,6 +12,8 @@ from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.serving.bundle import Bundle
 from trainer.serving.server.board import Board, Counters
 from trainer.serving.server.refusals import RefusedError
+from trainer.serving.server.request_log import RequestLog
+from trainer.serving.server.skew import Skew
 from trainer.serving.server.tensors import Input, inputs_of
 from trainer.serving.server.v2 import Reader
 from trainer.serving.signature import read_signature
@@ -28,6 +30,8 @@ class Version:
     bundle: Bundle
     counters: Counters
     digest: str | None
+    skew: Skew
+    log: RequestLog | None = None
     inputs: dict[str, Input] = field(init=False)
     reader: Reader = field(init=False)
 
@@ -61,17 +65,19 @@ def split(bundle: Bundle, shared: frozenset[str]) -> tuple[FeatureTransforms, Fe
 class Models:
     """What one process serves."""
 
-    def __init__(self, board: Board, process: int) -> None:
-        self._board, self._process = board, process
+    def __init__(self, board: Board, process: int, log: RequestLog | None = None) -> None:
+        self._board, self._process, self._log = board, process, log
         self._versions: dict[tuple[str, str], Version] = {}
         self._defaults: dict[str, str | None] = {}
         self._slots: dict[str, int] = {}
+        self._features: dict[str, list[str]] = {}
         self.generation = 0
 
     def load(self, verify: bool) -> tuple[int, dict[tuple[str, str], Version], dict[str, str | None]]:
         """Loads what the board names; to be given to `take`. Any thread may call it."""
         generation, state = self._board.read()
         self._slots = {name: model["slot"] for name, model in state.items()}  # they never change
+        self._features = {name: model["features"] for name, model in state.items()}
         versions = {}
         for name, model in state.items():
             for version, one in model["versions"].items():
@@ -82,7 +88,8 @@ class Models:
                         continue  # a newer bundle took its place on disk: a process that starts now has it no more
                     counters = self._board.counters(self._process, model["slot"])
                     bundle = Bundle(one["folder"], verify=verify)
-                    have = Version(name, version, bundle, counters, bundle.signature.checksum)
+                    skew = Skew(model["features"], counters)
+                    have = Version(name, version, bundle, counters, bundle.signature.checksum, skew, self._log)
                 versions[name, version] = have
         return generation, versions, {name: model["default"] for name, model in state.items()}
 
@@ -108,6 +115,10 @@ class Models:
     def slot(self, name: str) -> int:
         """The place of a name's counters."""
         return self._slots[name]
+
+    def features(self, name: str) -> list[str]:
+        """The features of a name's versions, in the order of their counters."""
+        return self._features[name]
 
     @property
     def first(self) -> Version:

@@ -1,10 +1,17 @@
 """`GET /`: one page that shows the model, and scores a row that one types. Plain HTML, no file from elsewhere."""
 
+from collections.abc import Mapping
 from html import escape
 from string import Template
 
-from trainer.serving.server.models import Models, Version
+import numpy as np
+import numpy.typing as npt
+
+from trainer.serving.server.host import Host
+from trainer.serving.server.models import Version
+from trainer.serving.server.skew import feature_counts
 from trainer.serving.server.tensors import Input
+from trainer.serving.shares import shares_of
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>$name</title>
@@ -24,7 +31,7 @@ input { font: inherit; width: 22rem; padding: .15rem .3rem } button { font: inhe
 $fields
 </table><p><button>Score</button></p></form>
 <table id="scores"></table><p id="error"></p>
-<h2>For programs</h2>
+$shares<h2>For programs</h2>
 <p><a href="openapi.json">OpenAPI document</a>, <a href="signature">signature</a>, <a href="metrics">metrics</a>,
 <a href="v2/models/$name">metadata</a>. Open Inference Protocol v2 at <code>v2/models/$name/infer</code>, and over gRPC.
 </p>
@@ -56,9 +63,18 @@ form.onsubmit = async event => {
 """)
 
 
-def html(models: Models) -> str:
+_SHARES = """<h2>What requests bring</h2>
+<p>Shares since the start, in brackets those of training's rows. Where the two differ, look at what sends the requests.
+</p>
+<table><tr><th>feature</th><th>rows</th><th>nulls</th><th>unknown IDs</th><th>clipped IDs</th></tr>
+{rows}
+</table>
+"""
+
+
+def html(host: Host) -> str:
     """The page of the first model."""
-    version = models.first
+    models, version = host.models, host.models.first
     source = version.bundle.signature.source
     return _PAGE.substitute(
         name=escape(version.name),
@@ -68,8 +84,24 @@ def html(models: Models) -> str:
         run=escape(source.run),
         tasks=escape(", ".join(version.bundle.tasks)),
         models=escape(", ".join(f"{other.name} {other.version}" for other in models.loaded)),
+        shares=_shares(version, feature_counts(host, version.name)),
         fields="\n".join(_field(version, one) for one in version.inputs.values() if one.role == "values"),
     )
+
+
+def _shares(version: Version, counts: Mapping[str, npt.NDArray[np.int64]]) -> str:
+    """A table of what requests brought, beside training's rows; nothing before the first request."""
+    rows = []
+    for name, of_one in counts.items():
+        if not of_one[0] or name not in version.bundle.features:
+            continue
+        trained, here = version.bundle.signature.shares.get(name), shares_of(of_one)
+        cells = [f"<td>{escape(name)}</td>", f"<td>{of_one[0]:,}</td>"]
+        for kind, share in here.model_dump().items():
+            before = "" if trained is None else f" ({getattr(trained, kind):.1%})"
+            cells.append(f'<td id="{kind}-{escape(name, quote=True)}">{share:.1%}{before}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return _SHARES.format(rows="\n".join(rows)) if rows else ""
 
 
 def _field(version: Version, one: Input) -> str:

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from configs.errors import UserError
-from embeddings.features.arrow import is_bytes, is_list, is_text, single_array
-from trainer.serving.columns import element_type
+from embeddings.features.arrow import is_list, single_array
+from trainer.serving.columns import as_made, element_type
 from trainer.serving.rows import table_of
 from trainer.serving.server.calls import ColumnCall
 from trainer.serving.server.models import Version
@@ -81,16 +81,10 @@ def _columns(version: Version, table: pa.Table) -> dict[str, pa.Array]:
 
 def _nothing(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """A column without a value, of the type that `table_of` gives values of `kind`."""
-    element = _as_made(element_type(kind))
+    element = as_made(element_type(kind))
     if is_list(array.type):
         return array.cast(pa.large_list(element))
     return pa.nulls(len(array), pa.large_list(element) if is_list(kind) else element)
-
-
-def _as_made(kind: pa.DataType) -> pa.DataType:
-    if is_text(kind) or is_bytes(kind):
-        return pa.large_string()
-    return pa.int64() if pt.is_integer(kind) else kind
 
 
 def _loads(body: bytes) -> Any:

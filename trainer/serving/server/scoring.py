@@ -30,12 +30,16 @@ class Durations:
 
 
 def predict(
-    bundle: Bundle, columns: Mapping[str, pa.Array], durations: Durations, first_row: int = 0
+    version: Version, columns: Mapping[str, pa.Array], durations: Durations, first_row: int = 0
 ) -> npt.NDArray[np.float32]:
     """Predictions [R, T] of columns of R rows. UserError: as `Bundle.predict`."""
     begin = time.perf_counter_ns()
-    transformed = bundle.columns(pa.table(list(columns.values()), list(columns)), WHERE, first_row)
-    return _score(bundle, transformed, durations, begin, first_row)
+    transformed = version.bundle.columns(pa.table(list(columns.values()), list(columns)), WHERE, first_row)
+    predictions = _score(version.bundle, transformed, durations, begin, first_row)
+    version.skew.count(version.bundle.features, columns, transformed)
+    if version.log is not None:
+        version.log.put(version, columns, predictions)
+    return predictions
 
 
 def _score(
@@ -67,7 +71,17 @@ def predict_shared(
             low, high = version.bundle.transforms.dense_spans[name]
             dense[:, low:high] = part.dense[:, first:last]
     sparse = {name: _repeated(bags, count) for name, bags in left.sparse.items()} | right.sparse
-    return _score(version.bundle, Columns(sparse, dense), durations, begin, start)
+    predictions = _score(version.bundle, Columns(sparse, dense), durations, begin, start)
+    version.skew.count(once.features, columns, left, count)
+    version.skew.count(each.features, own, right)
+    if version.log is not None:
+        version.log.put(version, _for_each_row(columns, call.shared, start, count), predictions)
+    return predictions
+
+
+def _for_each_row(columns: Mapping[str, pa.Array], shared: frozenset[str], start: int, count: int) -> dict:
+    first = pa.array(np.zeros(count, np.int64))
+    return {n: c.take(first) if n in shared else c.slice(start, count) for n, c in columns.items()}
 
 
 def _repeated(bags: Bags, count: int) -> Bags:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from trainer.serving.server.board import Board
+from trainer.serving.server.board import MOST_FEATURES, Board
 from trainer.serving.server.refusals import RefusedError
-from trainer.serving.signature import read_signature
+from trainer.serving.signature import Signature, read_signature
 
 _KEPT = 2  # versions of a name: the one that answers and the one before it, for the way back
 
@@ -36,6 +36,7 @@ def first_state(bundles: Sequence[tuple[str | None, str]]) -> dict[str, Any]:
             )
         model["versions"][version] = {"folder": str(Path(folder).absolute()), "digest": signature.checksum}
         model["default"] = max(model["versions"], key=int)
+        _add_features(model, signature)
     return {name: model | {"slot": slot} for slot, (name, model) in enumerate(models.items())}
 
 
@@ -62,9 +63,16 @@ def _load_folder(model: dict[str, Any]) -> None:
     new, before = str(signature.source.step), model["default"]
     model |= {"folder": folder, "default": new}
     model["versions"][new] = {"folder": folder, "digest": signature.checksum}
+    _add_features(model, signature)
     others = [version for version in model["versions"] if version not in (new, before)]
     for old in others[: max(0, len(model["versions"]) - _KEPT)]:
         del model["versions"][old]
+
+
+def _add_features(model: dict[str, Any], signature: Signature) -> None:
+    """Gives each feature of a bundle a place among the counters, which it keeps."""
+    have = model.setdefault("features", [])
+    have += [name for name in signature.features if name not in have][: MOST_FEATURES - len(have)]
 
 
 def request_unload(board: Board, name: str) -> int:

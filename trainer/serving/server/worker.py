@@ -101,6 +101,8 @@ async def answer(
         await grpc.stop(settings.stop_timeout_s)
     stopping.cancel()
     await serving
+    if host.log is not None:
+        await asyncio.to_thread(host.log.close)
 
 
 def _http_options(app: App, settings: ServeConfig) -> uvicorn.Config:

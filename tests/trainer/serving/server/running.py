@@ -18,6 +18,7 @@ from trainer.serving.server.host import Host
 from trainer.serving.server.models import Version
 from trainer.serving.server.predict import read_rows
 from trainer.serving.server.scoring import Durations
+from trainer.serving.server.skew import Skew
 from trainer.serving.server.state import first_state
 from trainer.serving.server.worker import answer
 
@@ -73,7 +74,8 @@ def running(*bundles: tuple[str | None, str], settings: ServeConfig | None = Non
 
 def version_of(bundle: Bundle) -> Version:
     """A bundle as a process serves it."""
-    return Version("model", "7", bundle, Board.create(1, 1).counters(0, 0), None)
+    counters = Board.create(1, 1).counters(0, 0)
+    return Version("model", "7", bundle, counters, None, Skew(list(bundle.features), counters))
 
 
 def scored(version: Version, rows: list) -> list:
