@@ -1,13 +1,15 @@
 """The server beside others with the same bundle, in the setting of a published DLRM serving benchmark.
 
     python -m benchmarks.serving --peers FOLDER [--bundle BUNDLE --rows PARQUET] [--only ours,triton] [--json]
+    python -m benchmarks.serving --swaps --minutes 10   # instead: see `benchmarks.serving_swaps`
 
 Raw columns are sent (configs/dlrm_serving.yaml), 32 rows a request, by wrk on the same machine: 400 clients, each with
 its next request when the last is answered; then 1,200 requests a second by perf_analyzer, whether the others are
-answered or not; then single rows from 32 clients and from one. The peers are Triton (python backend), MLServer and
-LitServe in environments of their own below FOLDER (`python -m benchmarks.peers.install FOLDER`), with a process per
-core and batches as ours; in all of them this project's code scores. One after the other, all on the same cores as the
-load. Without --bundle, an untrained one is made first. `--json` ends with one object.
+answered or not; then single rows from 32 clients, from one, and from one while another program takes a core. The peers
+are Triton (python backend), MLServer and LitServe in environments of their own below FOLDER
+(`python -m benchmarks.peers.install FOLDER`), with a process per core and batches as ours; in all of them this
+project's code scores. One after the other, all on the same cores as the load. Without --bundle, an untrained one is
+made first. `--json` ends with one object.
 """
 
 import argparse
@@ -35,8 +37,8 @@ ROWS_EACH, CLIENTS, RATE = 32, 400, 1200
 
 
 @contextmanager
-def ours(bundle: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """This server: (URL, HOST:PORT)."""
+def ours(bundle: Path, work: Path) -> Iterator[tuple[str, str, int]]:
+    """This server: (URL, HOST:PORT, its parent's pid)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +50,7 @@ def ours(bundle: Path, work: Path) -> Iterator[tuple[str, str]]:
                 if process.poll() is not None:
                     raise SystemExit((work / "ours.log").read_text())
                 time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}", f"127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", f"127.0.0.1:{port}", process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
@@ -68,7 +70,7 @@ def made_bundle(folder: Path) -> tuple[Path, Path]:
 def measure_ours(bundle: Path, rows: pa.Table, peers: Path | None, seconds: float, work: Path) -> dict[str, Load]:
     """Every load, by its name."""
     many, single = tensors(rows, "ranker", ROWS_EACH), tensors(rows, "ranker", 1)
-    with ours(bundle, work) as (url, address):
+    with ours(bundle, work) as (url, address, _):
         closed_loop(url, many, CLIENTS, 2, work)  # warm
         found = {"dlrm": closed_loop(url, many, CLIENTS, seconds, work)}
         if peers is not None:
@@ -76,7 +78,20 @@ def measure_ours(bundle: Path, rows: pa.Table, peers: Path | None, seconds: floa
             found["dlrm_open"] = open_loop(environment, address, "ranker", rows, ROWS_EACH, RATE, seconds, work)
         found["one_row"] = closed_loop(url, single, 32, seconds, work)
         found["one_client"] = closed_loop(url, single, 1, seconds, work)
+        with busy_core():
+            found["one_client_beside_a_busy_core"] = closed_loop(url, single, 1, seconds, work)
     return found
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """A program that takes one core all the time."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def measure_peer(name: str, bundle: Path, rows: pa.Table, peers: Path, seconds: float, work: Path) -> Load:
@@ -130,13 +145,28 @@ def main() -> None:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--only", default=",".join(("ours", *PEERS)))
+    parser.add_argument("--swaps", action="store_true", help="swap bundles under load instead")
+    parser.add_argument("--minutes", type=float, default=10, help="of --swaps")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle, file = (given.bundle, given.rows) if given.bundle else made_bundle(Path(folder))
-        numbers = measure(given, bundle, pq.read_table(file), Path(folder))
+        numbers = (swaps if given.swaps else measure)(given, bundle, pq.read_table(file), Path(folder))
     if given.json:
         print(json.dumps(numbers))
+    elif given.swaps:
+        print("\n".join(f"{name:<28} {value:,.1f}" for name, value in numbers.items()), file=sys.stderr)
+
+
+def swaps(given: argparse.Namespace, bundle: Path, rows: pa.Table, folder: Path) -> dict[str, float]:
+    """See `benchmarks.serving_swaps`."""
+    from benchmarks.serving_swaps import Newer, measure_swaps
+    from trainer.serving.signature import read_signature
+
+    requests = tensors(rows.select(list(read_signature(bundle).columns)), "ranker", ROWS_EACH)
+    bundles = Newer(bundle, folder)
+    with ours(bundles.link, folder) as (url, _, pid):
+        return measure_swaps(url, pid, bundles, requests, CLIENTS, given.minutes * 60, folder)
 
 
 def measure(given: argparse.Namespace, bundle: Path, rows: pa.Table, folder: Path) -> dict[str, float]:
