@@ -70,9 +70,10 @@ class Finder:
                 break
             folder, damaged[folder] = wrong[0], wrong[1]
             found = found.without(folder)
-        if state is None and damaged:
+        if state is None and (damaged or found.links):
+            why = list(damaged.values()) or ["there are links, but not the base that they follow"]
             raise UserError(
-                f"no checkpoint of {self._checkpoints} is whole: {'; '.join(damaged.values())}\n"
+                f"no checkpoint of {self._checkpoints} is whole: {'; '.join(why)}\n"
                 "restore the files, or start again from the beginning with --overwrite"
             )
         if is_first:
