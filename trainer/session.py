@@ -155,6 +155,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         sizes = Sizes(
             reader.manifest.rows, len(reader.manifest.files), reader.steps_per_epoch, _dense_parameters(built)
         )
+        checkpointer.say = report.line
         report.line(start_up_page(config, run, worker, built.plan, sizes, start if newest else None))
         if warning := bf16_warning(config.training.precision, device.type):
             report.line(warning)
