@@ -45,7 +45,8 @@ class WarmStart(Section):
         "tables that are new begin as in any new run. A run that resumes from its own checkpoint ignores the section.",
     )
     checkpoint: str = Field(
-        default="latest", description="latest, best (by that run's evaluations), or a step that it has saved."
+        default="latest",
+        description="latest or best (by that run's evaluations) of its whole checkpoints, or a step that it has saved.",
     )
     include: tuple[str, ...] = Field(
         default=("*",),

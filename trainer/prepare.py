@@ -13,7 +13,7 @@ from configs.load import dump_config, load_config
 from configs.resume import compare
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
-from trainer.checkpoint.finding import newest_by_marks
+from trainer.checkpoint.there import newest_by_marks
 from trainer.data.columns.checks import check_manifest, check_part, check_parts
 from trainer.data.columns.reweighting import fill_from_data
 from trainer.data.dataset.manifest import Manifest

@@ -14,7 +14,7 @@ from configs.schema import Config
 from tests.trainer.test_train import assert_same_bits, final_state, relative, small
 from tests.trainer.workers import losses, start_workers, train_on, wait
 from trainer.checkpoint.chain import State
-from trainer.checkpoint.finding import newest_by_marks, there
+from trainer.checkpoint.there import newest_by_marks, there
 from trainer.export.choose import choose_state
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory

@@ -32,12 +32,13 @@ from trainer.checkpoint import attempts, links
 from trainer.checkpoint.attempts import Attempt, SupersededError
 from trainer.checkpoint.base_save import BaseSave
 from trainer.checkpoint.chain import State
-from trainer.checkpoint.finding import Finder, there
+from trainer.checkpoint.finding import Finder
 from trainer.checkpoint.finite import refuse_to_load
 from trainer.checkpoint.link_save import LinkSave
 from trainer.checkpoint.match import refuse_mismatch
 from trainer.checkpoint.outcome import CheckpointError, passes, reason
 from trainer.checkpoint.storage import RawReader
+from trainer.checkpoint.there import there
 from trainer.checkpoint.upkeep import Upkeep, set_aside_later
 from trainer.ranks.agreement import Agreement
 from trainer.run.diverged import DivergedError

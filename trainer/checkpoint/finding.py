@@ -6,40 +6,15 @@ the one before it is taken, with the chain that goes on from there.
 
 import socket
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from configs.errors import UserError
-from trainer.checkpoint import attempts, files, marks
+from trainer.checkpoint import files, marks
 from trainer.checkpoint.chain import State, newest_state
 from trainer.checkpoint.files import Checkpoint
-from trainer.checkpoint.link_files import Link, find_links
+from trainer.checkpoint.link_files import Link
+from trainer.checkpoint.there import there
 from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
-
-
-class There(NamedTuple):
-    """What a folder of checkpoints has, by its marks."""
-
-    bases: list[Checkpoint]
-    links: list[Link]
-    went_on_from: dict[int, int]
-    damaged: dict[Folder, str]
-
-    def without(self, damaged: Folder) -> "There":
-        bases = [base for base in self.bases if base.folder.path != damaged.path]
-        return self._replace(bases=bases, links=[link for link in self.links if link.folder.path != damaged.path])
-
-
-def there(checkpoints: Folder) -> There:
-    """Reads the marks alone."""
-    (bases, damaged), (links, damaged_links) = files.find(checkpoints), find_links(checkpoints)
-    return There(bases, links, attempts.bounds(checkpoints), damaged | damaged_links)
-
-
-def newest_by_marks(checkpoints: Folder) -> State | None:
-    """The newest state, no file of which was checked. For what is shown or compared, not for what is loaded."""
-    found = there(checkpoints)
-    return newest_state(found.bases, found.links, found.went_on_from)
 
 
 class Finder:
@@ -65,7 +40,7 @@ class Finder:
         assert found is not None
         damaged = dict(found.damaged)
         while (state := newest_state(found.bases, found.links, found.went_on_from)) is not None:
-            wrong = self._first_problem(state)
+            wrong = self.first_problem(state)
             if wrong is None:
                 break
             folder, damaged[folder] = wrong[0], wrong[1]
@@ -82,7 +57,7 @@ class Finder:
                 files.set_aside(folder)
         return state
 
-    def _first_problem(self, state: State) -> tuple[Folder, str] | None:
+    def first_problem(self, state: State) -> tuple[Folder, str] | None:
         """The first part of a state, from its base on, that is not whole, and why."""
         parts = {part.digest: part for part in (state.base, *state.links)}
         for digest, part in parts.items():

@@ -12,10 +12,10 @@ from configs.errors import UserError
 from trainer.checkpoint import marks
 from trainer.checkpoint.chain import longest
 from trainer.checkpoint.files import Checkpoint, problems, read_complete
-from trainer.checkpoint.finding import There, there
 from trainer.checkpoint.link_files import FOLDER as DELTAS
 from trainer.checkpoint.link_files import Link, read_link
 from trainer.checkpoint.marks import COMPLETE
+from trainer.checkpoint.there import There, there
 from trainer.commands.options import AsJson
 from trainer.commands.screen import report
 from trainer.run.folder import Folder

@@ -9,12 +9,12 @@ from configs.errors import UserError
 from configs.schema import CheckpointConfig
 from trainer.checkpoint import marks
 from trainer.checkpoint.attempts import Attempt
-from trainer.checkpoint.chain import State, all_states
+from trainer.checkpoint.chain import State
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.files import Checkpoint
-from trainer.checkpoint.finding import there
 from trainer.checkpoint.link_files import Link
 from trainer.checkpoint.merge import merge
+from trainer.checkpoint.there import states_by_step
 from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
@@ -42,8 +42,7 @@ def choose_state(run: RunDirectory, config: CheckpointConfig, which: str = LATES
         if newest is None:
             raise UserError(f"{run} has no complete checkpoint\nTrain it first, or give the directory of another run.")
         return newest
-    found = there(Folder(run.checkpoints))
-    states = {state.step: state for state in all_states(found.bases, found.links, found.went_on_from)}
+    states = states_by_step(Folder(run.checkpoints))
     step = _best_step(run, config, states) if which == BEST else _step(run, which, states)
     state = states[step]
     damaged = [text for part in (state.base, *state.links) for text in _problems(part, state).values()]

@@ -4,8 +4,7 @@ Every rank reads the rows of its own shards and the whole top, whatever ranks wr
 log: this comes before the first checkpoint of a run, which holds every row.
 """
 
-import socket
-from collections.abc import Iterable
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 import torch
@@ -15,15 +14,16 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, WarmStart
 from models.places import blocks_of
-from trainer.checkpoint import files
-from trainer.checkpoint.files import Checkpoint
-from trainer.checkpoint.regions import Regions
+from trainer.checkpoint.chain import State as SavedState
+from trainer.checkpoint.finding import Finder
 from trainer.ranks.agreement import Agreement
 from trainer.run import saved_names
+from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
 from trainer.warm_start.report import Outcome, report
 from trainer.warm_start.rows import shared_tables
-from trainer.warm_start.source import checkpoint_of
+from trainer.warm_start.saved import Saved
+from trainer.warm_start.source import state_of
 from trainer.warm_start.take import State, Taking
 from trainer.warm_start.top import Match, match_top
 
@@ -40,15 +40,15 @@ def warm_start(config: Config, state: State) -> str:
     warm, ranks = config.training.warm_start, Agreement()
     assert warm is not None, "asked for"
     there = load_config(RunDirectory(warm.run).config)
-    checkpoint = checkpoint_of(warm)
-    _refuse_damage(checkpoint, ranks)
+    saved = state_of(warm)
+    _refuse_damage(warm, saved, ranks)
     here, known = blocks_of(config), blocks_of(there)
     tops = [f"top.{part.weight}" for part in (*here.values(), *known.values())]
     _refuse_idle_patterns(warm, [*(f"tables.{name}" for name in (*config.tables, *there.tables)), *tops, "objective"])
     matches = match_top(here, known, lambda name: warm.takes(f"top.{name}"))
     _refuse_mismatches(warm, matches)
     tables = [name for name in shared_tables(config, there) if warm.takes(f"tables.{name}")]
-    with Regions(checkpoint) as stored:
+    with Saved(saved) as stored:
         taking = Taking(stored, state)
         for name in tables:
             taking.table(name, config.tables[name].num_embeddings, there.tables[name].num_embeddings)
@@ -57,9 +57,10 @@ def warm_start(config: Config, state: State) -> str:
         if warm.takes("objective") and _same_balance(config, there):
             taking.objective()
         taking.count_of_steps()
-        _refuse_unsound(stored.unsound, checkpoint, ranks)
+        stored.put_links_over()
+        _refuse_unsound(stored.refused(), saved, ranks)
     stateless = sorted(set().union(*ranks.gather(taking.without_state)))
-    return report(Outcome(config, there, checkpoint, tables, matches, stateless, taking.steps))
+    return report(Outcome(config, there, saved.step, tables, matches, stateless, taking.steps))
 
 
 def _same_balance(config: Config, there: Config) -> bool:
@@ -68,19 +69,14 @@ def _same_balance(config: Config, there: Config) -> bool:
     return same and config.training.task_balance == there.training.task_balance
 
 
-def _refuse_damage(checkpoint: Checkpoint, ranks: Agreement) -> None:
+def _refuse_damage(warm: WarmStart, saved: SavedState, ranks: Agreement) -> None:
     """Each rank reads a share of the files."""
-    mine = sorted(checkpoint.files)[ranks.rank :: ranks.world_size]
-    found = [f"on host {host}, {text}" for host, texts in ranks.gather(_problems(checkpoint, mine)) for text in texts]
-    if found:
+    problem = Finder(Folder(RunDirectory(warm.run).checkpoints), ranks).first_problem(saved)
+    if problem:
         raise UserError(
-            f"training.warm_start: {'; '.join(found)}\n"
-            "Restore the file, or set training.warm_start.checkpoint to another step; all hosts must see that run."
+            f"training.warm_start: {problem[1]}\n"
+            "Restore the file, or set training.warm_start.checkpoint to another step."
         )
-
-
-def _problems(checkpoint: Checkpoint, names: Iterable[str]) -> tuple[str, list[str]]:
-    return socket.gethostname(), list(files.problems(checkpoint, names).values())
 
 
 def _refuse_idle_patterns(warm: WarmStart, names: list[str]) -> None:
@@ -112,12 +108,12 @@ def _refuse_mismatches(warm: WarmStart, matches: dict[str, Match]) -> None:
         )
 
 
-def _refuse_unsound(mine: set[str], checkpoint: Checkpoint, ranks: Agreement) -> None:
+def _refuse_unsound(mine: Collection[str], saved: SavedState, ranks: Agreement) -> None:
     """NaN has a meaning in what a balance has not seen yet, and nowhere else."""
-    names = sorted(set().union(*ranks.gather(mine)))
+    names = sorted(set().union(*ranks.gather(set(mine))))
     wrong = [name for name in names if not name.startswith(saved_names.model(saved_names.OBJECTIVE))]
     if wrong:
         raise UserError(
-            f"training.warm_start: {checkpoint.folder} has NaN or far too large numbers in {wrong[0]}\n"
+            f"training.warm_start: {saved} has NaN or far too large numbers in {wrong[0]}\n"
             "Set training.warm_start.checkpoint to an older step: that run had diverged."
         )

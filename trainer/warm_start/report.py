@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.schema import Config
-from trainer.checkpoint.files import Checkpoint
 from trainer.warm_start.top import Match
 
 _SHOWN = 4  # names in a line
@@ -14,6 +13,7 @@ _SHOWN = 4  # names in a line
 class Outcome:
     """
     Attributes:
+        step: of what was taken.
         tables: that were taken.
         matches: weights of the top that were asked for.
         stateless: names of what came without what an optimizer kept of it.
@@ -22,7 +22,7 @@ class Outcome:
 
     config: Config
     there: Config
-    checkpoint: Checkpoint
+    step: int
     tables: Sequence[str]
     matches: Mapping[str, Match]
     stateless: Sequence[str]
@@ -46,7 +46,7 @@ def report(outcome: Outcome) -> str:
         "excluded": _names(warm.exclude),
         "optimizers": _optimizers(outcome),
     }
-    head = f"warm start   {warm.run}, step {outcome.checkpoint.step:,}"
+    head = f"warm start   {warm.run}, step {outcome.step:,}"
     return "\n".join([head, *(f"  {name:<12}{text}" for name, text in lines.items() if text)])
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from embeddings.tables import local_shards
-from trainer.checkpoint.regions import Regions
 from trainer.run import saved_names
+from trainer.warm_start.saved import Saved
 from trainer.warm_start.top import Copy
 
 State = Mapping[str, Tensor]
@@ -23,7 +22,7 @@ class Taking:
         steps: of the dense optimizer that are behind it after `count_of_steps`.
     """
 
-    def __init__(self, stored: Regions, state: State) -> None:
+    def __init__(self, stored: Saved, state: State) -> None:
         self.without_state: set[str] = set()
         self.steps = 0
         self._stored, self._state = stored, state
@@ -32,21 +31,16 @@ class Taking:
     def table(self, name: str, rows: int, rows_there: int) -> None:
         """The rows that this rank holds and the other run had."""
         parameter = _parameter(saved_names.table(name))
-        self._rows(saved_names.table(name), rows_there)
+        weight = saved_names.table(name)
+        self._stored.rows(weight, self._state[weight], rows_there)
         for saved, target in self._kept_of(parameter):
             is_of_rows = target.shape[0] == rows  # not where there is a number for each shard of columns
             if is_of_rows and self._has(saved, (rows_there, *target.shape[1:])):
-                self._rows(saved, rows_there)
+                self._stored.rows(saved, target, rows_there)
             else:
                 self.without_state.add(f"tables.{name}")
         if rows == rows_there and f"tables.{name}" not in self.without_state:
             self._whole[parameter] = parameter
-
-    def _rows(self, saved: str, rows_there: int) -> None:
-        for shard, offsets in local_shards(self._state[saved]):
-            known = min(len(shard), rows_there - offsets[0])
-            if known > 0:
-                self._stored.read(saved, offsets, shard[:known])
 
     def weight(self, name: str, copies: Sequence[Copy], *, is_whole: bool) -> None:
         """A weight of the top, whole or in part."""
@@ -60,7 +54,7 @@ class Taking:
             def there(source: str, kind: str = kind) -> str:
                 return saved_names.optimizer(_parameter(saved_names.top(source)), kind)
 
-            if kept.shape == target.shape and all(there(copy.source) in self._stored.names for copy in copies):
+            if kept.shape == target.shape and all(there(copy.source) in self._stored for copy in copies):
                 self._copy(kept, copies, there)
             else:
                 self.without_state.add(f"top.{name}")
@@ -100,7 +94,7 @@ class Taking:
         """Where the other run has the count of a parameter that was taken whole; "" where that is not so."""
         parameter, kind = _parameter(saved), saved.rpartition("/")[2]
         there = saved_names.optimizer(self._whole[parameter], kind) if parameter in self._whole else ""
-        return there if there in self._stored.names else ""
+        return there if there in self._stored else ""
 
     def _kept_of(self, parameter: str) -> list[tuple[str, Tensor]]:
         """What optimizers keep of a parameter, but for counts."""
@@ -108,7 +102,7 @@ class Taking:
         return [(name, kept) for name, kept in self._state.items() if name.startswith(prefix) and kept.dim()]
 
     def _has(self, saved: str, size: tuple[int, ...]) -> bool:
-        return saved in self._stored.names and self._stored.size(saved) == size
+        return saved in self._stored and self._stored.size(saved) == size
 
 
 def _parameter(saved: str) -> str:

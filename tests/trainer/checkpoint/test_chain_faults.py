@@ -26,9 +26,9 @@ from trainer.checkpoint import files
 from trainer.checkpoint.attempts import Attempt, SupersededError, claim
 from trainer.checkpoint.chain import State, all_states
 from trainer.checkpoint.checkpointer import Checkpointer
-from trainer.checkpoint.finding import newest_by_marks, there
 from trainer.checkpoint.link_files import Link, drop_whole, link_folders, write_link
 from trainer.checkpoint.merge import command, merge
+from trainer.checkpoint.there import newest_by_marks, there
 from trainer.checkpoint.upkeep import Upkeep
 from trainer.run.folder import Folder
 

@@ -14,6 +14,7 @@ from configs.schema import Config
 from tests.trainer.checkpoint.whole_tensors import read_tensors
 from tests.trainer.workers import FEW_ROWS, begin_on, train_on
 from trainer.checkpoint.files import find, read_complete, write_complete
+from trainer.checkpoint.there import states_by_step
 from trainer.prepare import prepare_run
 from trainer.run.folder import Folder
 from trainer.run.position import Position
@@ -41,6 +42,13 @@ def state(run_dir: Path) -> dict[str, Tensor]:
     return read_tensors(find(Folder(run_dir / "checkpoints"))[0][0], lambda name: section(name) != WINDOW)
 
 
+def assert_same(then: dict[str, Tensor], now: dict[str, Tensor]) -> None:
+    """What a window of steps kept is of one run alone."""
+    names = {name for name in then if section(name) != WINDOW}
+    assert names == {name for name in now if section(name) != WINDOW}
+    assert [name for name in names if not torch.equal(then[name], now[name])] == []
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two workers, trained for a few steps."""
@@ -52,7 +60,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def begun(source: Path) -> dict[int, Path]:
     """Grown runs before their first step, by number of workers."""
-    runs = {workers: source.parent / f"grown_{workers}" for workers in (1, 2, 3)}
+    runs = {workers: source.parent / f"grown_{workers}" for workers in (1, 3)}
     for workers, run_dir in runs.items():
         begin_on(quickstart(run_dir, f"training.warm_start.from={source}", *MORE), workers)
     return runs
@@ -61,23 +69,33 @@ def begun(source: Path) -> dict[int, Path]:
 def test_the_same_model_begins_with_the_same_state(source: Path) -> None:
     run_dir = source.parent / "again"
     begin_on(quickstart(run_dir, f"training.warm_start.from={source}", "tables.user.sharding=row_wise"), 3)
-    then, now = state(source), state(run_dir)
-    assert then.keys() == now.keys()
-    assert [name for name in then if not torch.equal(then[name], now[name])] == []
+    assert_same(state(source), state(run_dir))
     log = (run_dir / "logs" / "latest" / "rank_0.log").read_text()
     assert f"warm start   {source}, step 6" in log
     assert "8 of 8 weights whole" in log
     assert "6 steps behind the dense one" in log
 
 
+@pytest.mark.slow
+def test_links_behind_a_checkpoint_are_taken_too(source: Path) -> None:
+    """Of a run whose last checkpoint of its own is older: rows, whole tables and the top come from links."""
+    large = "tables.user.num_embeddings=300000"  # beside which links are small, so that no new base is made of them
+    options = large, "tables.hour.sharding=data_parallel", "training.max_steps=5"
+    linked, plain, begun = (source.parent / name for name in ("linked", "plain", "of_links"))
+    train_on(quickstart(plain, *options), 2)
+    train_on(quickstart(linked, *options, "training.max_steps=7", "checkpoint.delta_every_steps=1"), 2)
+    assert states_by_step(Folder(linked / "checkpoints"))[5].links
+    warm = f"training.warm_start={{from: {linked}, checkpoint: 5}}"
+    begin_on(quickstart(begun, *options, warm, "tables.user.sharding=row_wise"), 3)
+    assert_same(state(plain), state(begun))
+
+
 def test_every_number_of_workers_begins_alike(begun: dict[int, Path]) -> None:
-    one, two, three = (state(run_dir) for run_dir in begun.values())
-    for other in (two, three):
-        assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert_same(*(state(run_dir) for run_dir in begun.values()))
 
 
 def test_a_grown_run_keeps_rows_columns_and_tasks(source: Path, begun: dict[int, Path]) -> None:
-    then, now = state(source), state(begun[2])
+    then, now = state(source), state(begun[3])
     for kind in ("model/{}.weight", "optim/{}.weight/hour.momentum1"):
         old, new = (one[kind.format("tables.embedding_bags.hour")] for one in (then, now))
         assert len(new) == 41
@@ -101,6 +119,7 @@ def test_a_grown_run_keeps_rows_columns_and_tasks(source: Path, begun: dict[int,
     assert {float(now[name]) for name in now if name.endswith("/step")} == {0.0}
 
 
+@pytest.mark.slow
 def test_a_grown_run_trains_and_resumes_from_its_own_state(source: Path, tmp_path: Path) -> None:
     shutil.copytree(source.parent / "feed", tmp_path / "feed")
     gone = tmp_path / "source"

@@ -1,0 +1,43 @@
+"""Which bases and links a folder of checkpoints has, by their marks: no other file is read, and nothing changed.
+
+Whether their files are whole is `finding`'s to check. Imports no torch: the driver asks, before anything is started.
+"""
+
+from typing import NamedTuple
+
+from trainer.checkpoint import attempts, files
+from trainer.checkpoint.chain import State, all_states, newest_state
+from trainer.checkpoint.files import Checkpoint
+from trainer.checkpoint.link_files import Link, find_links
+from trainer.run.folder import Folder
+
+
+class There(NamedTuple):
+    """What a folder of checkpoints has, by its marks."""
+
+    bases: list[Checkpoint]
+    links: list[Link]
+    went_on_from: dict[int, int]
+    damaged: dict[Folder, str]
+
+    def without(self, damaged: Folder) -> "There":
+        bases = [base for base in self.bases if base.folder.path != damaged.path]
+        return self._replace(bases=bases, links=[link for link in self.links if link.folder.path != damaged.path])
+
+
+def there(checkpoints: Folder) -> There:
+    """Reads the marks alone."""
+    (bases, damaged), (links, damaged_links) = files.find(checkpoints), find_links(checkpoints)
+    return There(bases, links, attempts.bounds(checkpoints), damaged | damaged_links)
+
+
+def newest_by_marks(checkpoints: Folder) -> State | None:
+    """The newest state, no file of which was checked. For what is shown or compared, not for what is loaded."""
+    found = there(checkpoints)
+    return newest_state(found.bases, found.links, found.went_on_from)
+
+
+def states_by_step(checkpoints: Folder) -> dict[int, State]:
+    """Every state that can be taken; no file of it was checked."""
+    found = there(checkpoints)
+    return {state.step: state for state in all_states(found.bases, found.links, found.went_on_from)}
