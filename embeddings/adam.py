@@ -1,8 +1,8 @@
 """Adam for the dense parameters on a CPU: torch's fused kernel, without what torch.optim does around it.
 
 A small top has a few dozen small parameters, and torch.optim.Adam spends four fifths of a step counting steps one
-parameter at a time and sorting parameters by device. Here they share one count. Values, state and its names are those
-of torch.optim.Adam(fused=True), bit for bit.
+parameter at a time and sorting parameters by device, and half as much again for those who watch it. Here they share one
+count. Values, state and its names are those of torch.optim.Adam(fused=True), bit for bit.
 """
 
 from collections.abc import Callable
@@ -28,20 +28,33 @@ class CpuAdam(optim.Adam):
         for group in self.param_groups:
             self._step_group(group)
 
+    # torch.optim wraps `step` in hooks and notes for profilers, which take as long as the kernel; this says it is done.
+    step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        if not set_to_none:
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def _step_group(self, group: dict[str, Any]) -> None:
-        params, grads, means, squares, steps = ([] for _ in range(5))
-        self._init_group(group, params, grads, means, squares, [], steps)
+        params = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not params:
             return
-        count = self._shared_count(group, steps[0])
+        if any(parameter not in self.state for parameter in params):
+            self._init_group(group, *([] for _ in range(6)))
+        states = [self.state[parameter] for parameter in params]
+        count = self._shared_count(group, states[0]["step"])
         count.add_(1)
         name = "_fused_adamw_" if group["decoupled_weight_decay"] else "_fused_adam_"
         kernel = getattr(torch, name)  # torch keeps them to itself, and torch.ops.aten's are slower to call
         kernel(
             params,
-            grads,
-            means,
-            squares,
+            [parameter.grad for parameter in params],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
             [],
             [count] * len(params),
             lr=group["lr"],

@@ -89,6 +89,8 @@ class RankerOptimizer(CombinedOptimizer):
             nn.utils.clip_grad_norm_(cast(Iterable[torch.Tensor], self.dense.params.values()), self._largest_norm)
         self.dense.step(closure)
 
+    step.hooked = True  # pyright: ignore[reportFunctionMemberAccess] - as in embeddings/adam.py
+
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Of the dense half: the tables have no gradients that stay."""
         self.dense.zero_grad(set_to_none=set_to_none)

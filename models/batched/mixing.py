@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from configs.formulations import fastest
+from models.batched.apply import apply
 from models.batched.parallel import is_traced
 
 Reweigh = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +35,7 @@ def mix(gates: Tensor, experts: Tensor, reweigh: Reweigh | None = None) -> Tenso
     gates = gates.to(experts.dtype)
     if reweigh is None and is_traced(experts):
         return _at_once(gates, experts)
-    return _Mix.apply(gates, experts, reweigh)  # pyright: ignore[reportReturnType]
+    return apply(_Mix, gates, experts, reweigh)
 
 
 class _Mix(torch.autograd.Function):

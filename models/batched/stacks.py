@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from models.batched.apply import apply
 from models.batched.products import product
 from models.draws import Dropout
 
@@ -40,7 +41,7 @@ def on_shared_input(
 
     `parameters` are those of the later layers, stack after stack.
     """
-    return _OnSharedInput.apply(x, stacks, weight, bias, *parameters)  # pyright: ignore[reportReturnType]
+    return apply(_OnSharedInput, x, stacks, weight, bias, *parameters)
 
 
 def on_own_inputs(x: Tensor, stack: Stack, parameters: Parameters) -> Tensor:
@@ -48,7 +49,7 @@ def on_own_inputs(x: Tensor, stack: Stack, parameters: Parameters) -> Tensor:
 
     `parameters` begin with the first layer's: weight [M, N / M * width, I] and bias.
     """
-    return _OnOwnInputs.apply(x, stack, *parameters)  # pyright: ignore[reportReturnType]
+    return apply(_OnOwnInputs, x, stack, *parameters)
 
 
 class _OnSharedInput(torch.autograd.Function):
