@@ -67,6 +67,8 @@ CASES = [  # check, overrides, where, words
         "tables._t",
         "such as t_table",
     ),
+    ("best_is_measured", ["checkpoint.keep_best=click"], "checkpoint.keep_best", "use METRIC/TASK with one of auc"),
+    ("best_is_measured", ["checkpoint.keep_best=auc/clik"], "checkpoint.keep_best", "clik is no task; did you mean"),
     ("names_can_be_modules", ["tasks.keys.tower_features=[age]"], "tasks.keys", "keeps this name for itself"),
     ("funnels_have_a_first_event", ["tasks.like.parent=clik"], "tasks.like.parent", "is no task; did you mean click?"),
     (

@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from fsspec.implementations.arrow import ArrowFSWrapper
 from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
 from tests.trainer.checkpoint.whole_tensors import read_tensors
+from tests.trainer.data.object_store import BUCKET, ObjectStore, object_store
 from tests.trainer.test_train import small
 from tests.trainer.workers import train_on
 from trainer.checkpoint import files
@@ -30,6 +33,7 @@ from trainer.checkpoint.link_files import Link, drop_whole, link_folders, write_
 from trainer.checkpoint.merge import command, merge
 from trainer.checkpoint.there import newest_by_marks, there
 from trainer.checkpoint.upkeep import Upkeep
+from trainer.commands.inspect import describe
 from trainer.run.folder import Folder
 
 LAST = 30
@@ -302,6 +306,64 @@ def test_numbers_of_attempts_are_claimed_once(tmp_path: Path) -> None:
     racing = [subprocess.Popen(process, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     numbers = [number for process in racing for number in json.loads(process.communicate()[0])]
     assert sorted(numbers) == list(range(1, 61))
+
+
+def test_numbers_are_claimed_once_where_names_appear_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, where a listing may be some seconds old."""
+    monkeypatch.setattr("trainer.checkpoint.attempts._claimed", lambda folder: [])
+    assert [claim(Folder(tmp_path)).number for _ in range(3)] == [1, 2, 3]
+
+
+class _Bucket(ArrowFSWrapper):
+    """An S3 server on loopback, as fsspec shows it."""
+
+    protocol = "bucket"
+    store: ObjectStore | None = None
+
+    def __init__(self, **options: object) -> None:
+        assert self.store is not None
+        super().__init__(self.store.file_system(), skip_instance_cache=True)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("bucket://").rstrip("/")
+
+
+def test_a_chain_in_an_object_store(
+    checkpoints: Folder, truth: dict[int, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    fsspec.register_implementation("bucket", _Bucket, clobber=True)
+    with object_store() as _Bucket.store:
+        there = Folder(f"bucket://{BUCKET}/chain/checkpoints")
+        for path in (path for path in sorted(Path(checkpoints.path).rglob("*")) if path.is_file()):
+            inside = path.relative_to(checkpoints.path)
+            there.child(str(inside.parent)).write_bytes(inside.name, path.read_bytes())
+        attempt = claim(there)
+        assert (attempt.number, claim(there).number, attempt.is_newest) == (2, 3, False)
+        state = newest(there)
+        assert (state.base.step, state.step) == (2, LAST)
+        assert_is(there, state, truth)
+        merged = newest(there)
+        assert (merged.base.step, merged.links) == (LAST, ())
+        Upkeep(there, CheckpointConfig(keep=1), print).after_base(merged)
+        assert [name for name in there.names() if name.startswith("step_")] == [files.folder_name(LAST)]
+
+
+def test_inspect_shows_bases_chains_and_damage(run_dir: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run_dir, tmp_path / "run")
+    _, values = describe(str(copied))
+    last, *_, first = values["checkpoints"]
+    assert (last["step"], last["merged"], "links" in last) == (LAST, True, False)
+    assert (first["step"], first["merged"], first["links"], first["last_link"]["step"]) == (2, False, 14, LAST)
+    link = Path(first["last_link"]["path"])
+    flip(next(link.glob("rows_00000_*.bin")))
+    _, values = describe(str(link))
+    assert [values[key] for key in ("kind", "step", "number", "a_chain_may_end_here")] == ["link", LAST, 14, True]
+    assert "does not match its checksum" in values["problems"][0]
+    flip(link / "complete.json")
+    assert str(link) in describe(str(copied))[1]["damaged_checkpoints"][0]
 
 
 def test_links_whose_base_is_gone_are_not_silently_a_new_run(checkpoints: Folder) -> None:

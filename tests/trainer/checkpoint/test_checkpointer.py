@@ -99,6 +99,25 @@ def test_complete_json_says_what_the_checkpoint_is(tmp_path):
     assert checkpoint.size == sum(size for name, size in on_disk.items() if name != COMPLETE)
 
 
+def test_a_checkpoint_of_the_format_before_is_read(tmp_path):
+    """It knows no attempts."""
+    save(tmp_path, 5)
+    path = tmp_path / folder_name(5) / COMPLETE
+    content = json.loads(path.read_text())
+    for key in ("digest", "attempt", "merged_from"):
+        del content[key]
+    content["format"] = 1
+    content["digest"] = checksum(json.dumps(content, sort_keys=True).encode())
+    path.write_text(json.dumps(content))
+    assert load(tmp_path) == 5
+    content["format"] = 3
+    del content["digest"]
+    content["digest"] = checksum(json.dumps(content, sort_keys=True).encode())
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has format 3, this version reads 1, 2"):
+        load(tmp_path)
+
+
 def test_a_step_is_saved_once(tmp_path):
     save(tmp_path, 5)
     checkpointer = Checkpointer(tmp_path, CheckpointConfig(), {})

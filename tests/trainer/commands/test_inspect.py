@@ -7,7 +7,7 @@ import pytest
 
 from configs.errors import UserError
 from tests.trainer.run.test_run_directory import ONE
-from trainer.checkpoint.files import COMPLETE
+from trainer.checkpoint.marks import COMPLETE
 from trainer.commands.inspect import describe
 from trainer.run.run_directory import RunDirectory
 
