@@ -12,7 +12,7 @@ from trainer.commands.screen import say
 def score(
     bundle: Path,
     files: Annotated[list[str], typer.Argument(help="Parquet files, or folders or URLs of data sets.")],
-    out: Annotated[str, typer.Argument(help="A file for one input file, else a folder.")],
+    out: Annotated[str, typer.Argument(help="A file for one input file, else a folder; local, or a URL.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that were scored before.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what this bundle scored from these files before, and score the rest.")

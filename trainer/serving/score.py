@@ -1,20 +1,18 @@
 """Scores Parquet files with a bundle: the rows as they are, and a column of predictions for every task beside them."""
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
-import xxhash
 
 from configs.errors import UserError
-from configs.outputs import check_lasts, check_output
+from configs.outputs import check_lasts
 from trainer.data.dataset.faults import unreadable
 from trainer.data.dataset.footers import read_footer
 from trainer.data.dataset.listing import SUFFIXES, list_files, skipped_line
@@ -22,9 +20,8 @@ from trainer.data.dataset.partitions import folder_of
 from trainer.data.dataset.path_columns import add_path_columns
 from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.serving.bundle import Bundle
+from trainer.serving.scored_file import MARK, PREFIX, ScoredFile, digest_of
 
-PREFIX = "predicted_"
-_MARK = b"multigate.score"  # in the footer of what `score` wrote: JSON of bundle, input, tasks and a digest
 _STORAGE_TIMEOUT_S = 120.0
 
 
@@ -51,14 +48,14 @@ def score_files(
     resume: bool = False,
     verify: bool = True,
     say: Callable[[str], None] = lambda line: None,
-) -> list[Path]:
+) -> list[Path | str]:
     """Scores `files` row group by row group, in order, and returns what was written.
 
     Args:
         bundle: folder that `export` wrote.
         files: Parquet files, or folders of them: what belongs to one is as in training.
         out: a file for one input file; else a folder, in which every input gets a file of its own name (below a
-            folder, its path there).
+            folder, its path there). Local, or a URL.
         overwrite: replace files that were scored before.
         resume: keep those that this very bundle scored from inputs of the same size, and score the rest.
         verify: compare the checksums of the bundle's files.
@@ -68,23 +65,37 @@ def score_files(
         UserError: no such file, a column is missing or is taken, two inputs would get the same name, or a file that
             `score` did not write is in the way.
     """
-    check_lasts(out, "OUT, the last argument,")
+    if "://" not in out:
+        check_lasts(out, "OUT, the last argument,")
     inputs = find_inputs(files, say)
-    to_file = len(inputs) == 1 and out.lower().endswith(SUFFIXES)
-    targets = {Path(out) if to_file else Path(out) / name: file for name, file in inputs.items()}
+    targets = _targets(out, inputs)
     _refuse_inside(out, files)
     loaded = Bundle(bundle, verify=verify)
-    done = [target for target, file in targets.items() if resume and _is_done(target, file, loaded)]
-    for target in done:
-        del targets[target]
+    done = [name for name in targets if resume and _is_done(targets[name], inputs[name], loaded)]
     if done:
-        say(f"{len(done)} of {len(done) + len(targets)} files are scored already")
-    for target in targets:
-        check_output(target, "OUT, the last argument,", "file", is_own=is_scored, overwrite=overwrite or resume)
-    for target, file in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _score_file(loaded, file, target)
-    return [*done, *targets]
+        say(f"{len(done)} of {len(targets)} files are scored already")
+    left = [name for name in targets if name not in done]
+    for name in left:
+        targets[name].check(overwrite or resume)
+    for name in left:
+        _score_file(loaded, inputs[name], targets[name])
+    return [targets[name].place for name in (*done, *left)]
+
+
+def _targets(out: str, inputs: Mapping[str, Input]) -> dict[str, ScoredFile]:
+    """Where the scores of each input go."""
+    place = open_source(out)
+    if len(inputs) == 1 and place.folder.lower().endswith(SUFFIXES):
+        folder, name = in_folder(place)
+        return dict.fromkeys(inputs, ScoredFile(folder, name))
+    return {name: ScoredFile(place, name) for name in inputs}
+
+
+def in_folder(source: Source) -> tuple[Source, str]:
+    """A source that is one file, as its folder and its name there."""
+    place, mark, options = source.root.partition("?") if "://" in source.root else (source.root, "", "")
+    folder, _, name = place.rpartition("/")
+    return Source(folder + mark + options, source.filesystem, source.folder.rpartition("/")[0]), name
 
 
 def find_inputs(paths: Sequence[str], say: Callable[[str], None] = lambda line: None) -> dict[str, Input]:
@@ -109,9 +120,8 @@ def _inputs_of(path: str, say: Callable[[str], None]) -> list[Input]:
     if kind == fs.FileType.NotFound:
         raise UserError(f"{path} does not exist\nGive Parquet files or folders of them, and then OUT.")
     if kind == fs.FileType.File:
-        folder, _, name = source.root.rpartition("/")
-        parent = Source(folder, source.filesystem, source.folder.rpartition("/")[0])
-        return [Input(parent, name, name)]
+        folder, name = in_folder(source)
+        return [Input(folder, name, name)]
     listing = list_files(source, _STORAGE_TIMEOUT_S)
     line = skipped_line(source.root, listing.skipped)
     if line:
@@ -119,42 +129,15 @@ def _inputs_of(path: str, say: Callable[[str], None]) -> list[Input]:
     return [Input(source, file.path, file.path) for file in listing.files]
 
 
-def is_scored(path: Path) -> bool:
-    """Whether `score` wrote a file, and nobody changed it: what is made from one inherits the mark in its footer."""
-    return _mark(path) is not None
-
-
-def _is_done(target: Path, file: Input, bundle: Bundle) -> bool:
+def _is_done(target: ScoredFile, file: Input, bundle: Bundle) -> bool:
     """Whether `target` is what scoring `file` with `bundle` gives."""
-    mark = _mark(target) if target.is_file() else None
+    mark = target.mark() if target.is_there() else None
     return mark is not None and all(mark.get(key) == value for key, value in _made_of(file, bundle).items())
 
 
 def _made_of(file: Input, bundle: Bundle) -> dict[str, object]:
     size = file.source.filesystem.get_file_info(file.source.path(file.path)).size
     return {"bundle_checksum": bundle.signature.checksum, "input": file.where, "input_bytes": size}
-
-
-def _mark(path: Path) -> dict[str, object] | None:
-    """What `score` left in a file that it wrote and that nobody changed."""
-    try:
-        with pq.ParquetFile(path) as parquet:
-            mark = json.loads((parquet.metadata.metadata or {}).get(_MARK, b"null"))
-            if not isinstance(mark, dict) or "digest" not in mark:
-                return None
-            columns = [PREFIX + task for task in mark["tasks"]]
-            digest = _digest_of(parquet.schema_arrow)
-            for number in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(number, columns=columns)
-                digest.update(np.stack([rows[name].to_numpy() for name in columns], axis=1).tobytes())
-            return mark if digest.hexdigest() == mark["digest"] else None
-    except (OSError, pa.ArrowException, ValueError, KeyError):
-        return None
-
-
-def _digest_of(schema: pa.Schema) -> xxhash.xxh3_128:
-    """Of the columns' names; predictions [R, T] of all row groups come after."""
-    return xxhash.xxh3_128("\n".join(schema.names).encode("utf-8", "surrogateescape"))
 
 
 def with_predictions(rows: pa.Table, predictions: npt.NDArray[np.float32], tasks: Sequence[str]) -> pa.Table:
@@ -166,35 +149,35 @@ def with_predictions(rows: pa.Table, predictions: npt.NDArray[np.float32], tasks
 
 def _refuse_inside(out: str, paths: Sequence[str]) -> None:
     """Refuses OUT in a folder that is scored: the next time its scores would be taken for rows."""
-    place = Path(out).resolve()
-    sources = [open_source(path) for path in paths]
-    for folder in (Path(source.folder).resolve() for source in sources if source.is_local):
-        if folder.is_dir() and (folder == place or folder in place.parents):
-            raise UserError(f"{out} lies in {folder}, which is scored\nGive OUT, the last argument, another place.")
+    place = open_source(out)
+    for folder in (open_source(path) for path in paths):
+        if folder.filesystem.equals(place.filesystem) and _is_inside(_real(place), _real(folder)):
+            name = file_url(folder.root, "").rstrip("/")
+            raise UserError(f"{out} lies in {name}, which is scored\nGive OUT, the last argument, another place.")
 
 
-def _score_file(bundle: Bundle, file: Input, target: Path) -> None:
-    """Written beside `target` and renamed: there is a whole file or none."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        made_of = _made_of(file, bundle)
-        with _opened(file) as parquet:
-            schema = _schema(parquet.schema_arrow, bundle, file.where)
-            with pq.ParquetWriter(draft, schema, write_page_checksum=True) as writer:
-                digest, first_row = _digest_of(schema), 0
-                for rows in _row_groups(parquet, file):
-                    predictions = bundle.predict(_with_path_columns(rows, file, bundle), file.where, first_row)
-                    writer.write_table(with_predictions(rows, predictions, bundle.tasks).cast(schema))
-                    digest.update(predictions.tobytes())
-                    first_row += rows.num_rows
-                mark = {"bundle": str(bundle.folder), "tasks": bundle.tasks, "digest": digest.hexdigest()}
-                mark |= made_of
-                writer.add_key_value_metadata({_MARK.decode(): json.dumps(mark)})
-        os.replace(draft, target)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{target} cannot be written: {error}\nGive OUT, the last argument, another place.") from error
-    finally:
-        draft.unlink(missing_ok=True)
+def _real(source: Source) -> PurePath:
+    return Path(source.folder).resolve() if source.is_local else PurePosixPath(source.folder)
+
+
+def _is_inside(place: PurePath, folder: PurePath) -> bool:
+    is_file = isinstance(folder, Path) and not folder.is_dir()
+    return not is_file and (place == folder or folder in place.parents)
+
+
+def _score_file(bundle: Bundle, file: Input, target: ScoredFile) -> None:
+    made_of = _made_of(file, bundle)
+    with _opened(file) as parquet:
+        schema = _schema(parquet.schema_arrow, bundle, file.where)
+        with target.writer(schema) as writer:
+            digest, first_row = digest_of(schema), 0
+            for rows in _row_groups(parquet, file):
+                predictions = bundle.predict(_with_path_columns(rows, file, bundle), file.where, first_row)
+                writer.write_table(with_predictions(rows, predictions, bundle.tasks).cast(schema))
+                digest.update(predictions.tobytes())
+                first_row += rows.num_rows
+            mark = {"bundle": str(bundle.folder), "tasks": bundle.tasks, "digest": digest.hexdigest()} | made_of
+            writer.add_key_value_metadata({MARK.decode(): json.dumps(mark)})
 
 
 def _opened(file: Input) -> pq.ParquetFile:
@@ -232,4 +215,4 @@ def _schema(schema: pa.Schema, bundle: Bundle, where: str) -> pa.Schema:
         if name in schema.names:
             raise UserError(f"{where} has a column {name!r} already\nRemove it, or score the original file.")
         schema = schema.append(pa.field(name, pa.float32()))
-    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key != _MARK})
+    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key != MARK})

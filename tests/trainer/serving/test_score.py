@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -117,12 +118,12 @@ def test_what_is_made_from_a_scored_file_is_not_replaced(bundle, data, tmp_path)
             score_files(str(bundle.folder), [str(source)], str(out), overwrite=True)
 
 
-@pytest.mark.parametrize("out", ["", "s3://bucket/scored", "scored"])
+@pytest.mark.parametrize("out", ["", "scored"])
 def test_scores_that_would_be_lost(bundle, data, tmp_path, monkeypatch, out):
     job = tmp_path / "working_dir_files" / "job"
     job.mkdir(parents=True)
     monkeypatch.chdir(job)
-    with pytest.raises(UserError, match=r"is empty|is an address|Ray deletes that copy"):
+    with pytest.raises(UserError, match=r"is empty|Ray deletes that copy"):
         score_files(str(bundle.folder), [str(data)], out)
     assert list(job.iterdir()) == []
 
@@ -224,7 +225,7 @@ def test_failure_leaves_no_file(bundle, tmp_path, damage):
     messages = {"missing column": "there is no column 'price'", "cut file": "does not end as a Parquet file"}
     with pytest.raises(UserError, match=messages[damage]):
         score_files(str(bundle.folder), [str(source)], str(tmp_path / "out"))
-    assert os.listdir(tmp_path / "out") == []
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_a_resumed_score_does_what_is_left(bundle, data, tmp_path):
@@ -256,3 +257,58 @@ def test_an_object_store_and_a_folder_get_the_same_scores(bundle, data, tmp_path
     ]
     for path, other in zip(local, remote, strict=True):
         assert pq.ParquetFile(path).read().equals(pq.ParquetFile(other).read())
+
+
+def test_scores_go_to_an_object_store(bundle, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    local = score_files(str(bundle.folder), [str(data)], str(tmp_path / "local"))
+    with object_store() as store:
+        files, said = store.file_system(), []
+        store.address = store.server  # the proxy before it takes no uploads
+        out = store.url("/scores/of_today")
+
+        def there():
+            found = files.get_file_info(fs.FileSelector(f"{BUCKET}/scores", recursive=True))
+            return {info.path: info.mtime_ns for info in found if info.type == fs.FileType.File}
+
+        written = score_files(str(bundle.folder), [str(data)], out)
+        assert written == [f"s3://{BUCKET}/scores/of_today/day={day}/part-0.parquet" for day in (1, 2)]
+        paths = [url.removeprefix("s3://") for url in written]
+        assert sorted(there()) == paths
+        for path, other in zip(paths, local, strict=True):
+            assert pq.read_table(path, filesystem=files, partitioning=None).equals(pq.ParquetFile(other).read())
+        with pytest.raises(UserError, match=r"part-0.parquet is there already\n--overwrite replaces it"):
+            score_files(str(bundle.folder), [str(data)], out)
+        files.delete_file(paths[1])
+        before = there()
+        score_files(str(bundle.folder), [str(data)], out, resume=True, say=said.append)
+        assert said == ["1 of 2 files are scored already"]
+        assert there()[paths[0]] == before[paths[0]]
+        assert sorted(there()) == paths
+        with files.open_output_stream(paths[0]) as stream:
+            stream.write(b"notes")
+        with pytest.raises(UserError, match=r"part-0.parquet is there already\ngive OUT, the last argument, another"):
+            score_files(str(bundle.folder), [str(data)], out, overwrite=True)
+        with pytest.raises(UserError, match=r"lies in .*of_today, which is scored"):
+            score_files(str(bundle.folder), [out], store.url("/scores/of_today/again"))
+        prices = np.ones(50)
+        prices[30] = np.nan  # in the second row group
+        table = rows(50).set_column(rows(1).column_names.index("price"), "price", pa.array(prices))
+        pq.write_table(table, data / "day=2" / "part-0.parquet", row_group_size=20)
+        with pytest.raises(UserError, match="row 30: column 'price' is nan"):
+            score_files(str(bundle.folder), [str(data / "day=2")], store.url("/scores/failed"))
+        assert not [path for path in there() if "failed" in path]
+        (one,) = score_files(
+            str(bundle.folder), [str(data / "day=1" / "part-0.parquet")], store.url("/scores/a.parquet")
+        )
+        assert one == f"s3://{BUCKET}/scores/a.parquet"
+        assert f"{BUCKET}/scores/a.parquet" in there()
+
+
+def test_scores_go_where_fsspec_knows_the_way(bundle, data):
+    written = score_files(str(bundle.folder), [str(data)], "memory://scores")
+    assert written == [f"memory://scores/day={day}/part-0.parquet" for day in (1, 2)]
+    assert len(score_files(str(bundle.folder), [str(data)], "memory://scores", resume=True)) == 2
+    store = fsspec.filesystem("memory")
+    assert sorted(store.find("/scores")) == [f"/scores/day={day}/part-0.parquet" for day in (1, 2)]
