@@ -88,7 +88,7 @@ def newest(checkpoints: Folder) -> State:
 def look(checkpoints: Folder) -> tuple[State, list[str]]:
     """The state that a start takes, and what it says."""
     said: list[str] = []
-    checkpointer = Checkpointer(checkpoints.path, CheckpointConfig(), {})
+    checkpointer = Checkpointer(str(checkpoints), CheckpointConfig(), {})
     checkpointer.say = said.append
     state = checkpointer.newest_complete()
     assert state is not None
@@ -292,7 +292,7 @@ def test_an_attempt_that_was_overtaken_stands_down_from_base_link_merge_and_prun
     upkeep.attempt = old
     upkeep.after_base(State(state.base))
     assert sorted(Path(checkpoints.path).rglob("*")) == before
-    checkpointer = Checkpointer(checkpoints.path, CheckpointConfig(), {})
+    checkpointer = Checkpointer(str(checkpoints), CheckpointConfig(), {})
     checkpointer.upkeep.attempt = old
     with pytest.raises(SupersededError):
         checkpointer.save({"model/x": torch.ones(3)}, step=99, epoch=0, epoch_step=9, blocking=True)
@@ -370,4 +370,4 @@ def test_links_whose_base_is_gone_are_not_silently_a_new_run(checkpoints: Folder
     shutil.rmtree(Path(checkpoints.path) / files.folder_name(2))
     assert newest_by_marks(checkpoints) is None
     with pytest.raises(UserError, match=r"no checkpoint of .* is whole: there are links, but not the base"):
-        Checkpointer(checkpoints.path, CheckpointConfig(), {}).newest_complete()
+        Checkpointer(str(checkpoints), CheckpointConfig(), {}).newest_complete()
