@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -30,27 +30,33 @@ class Running:
     host: Host
     http: str
     grpc: str = ""
+    scheme: str = "http"
+    stop: Callable[[], object] = lambda: None
     _ready: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
         """Of HTTP."""
-        return f"http://{self.http}"
+        return f"{self.scheme}://{self.http}"
 
 
 @contextmanager
-def running(*bundles: tuple[str | None, str], settings: ServeConfig | None = None, **given) -> Iterator[Running]:
-    """Serves (name, folder) until the block ends."""
+def running(
+    *bundles: tuple[str | None, str], settings: ServeConfig | None = None, token: str | None = None, **given
+) -> Iterator[Running]:
+    """Serves (name, folder) until the block ends, or `stop` is called."""
     settings = settings or ServeConfig(**given)
     state = first_state(bundles)
     board = Board.create(1, len(state))
     board.write(state)
-    host = Host(settings, board, 0)
+    host = Host(settings, board, 0, token)
     host.models.take(host.models.load(verify=False))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = Running(host, f"127.0.0.1:{listener.getsockname()[1]}")
         loop, stop = uvloop.new_event_loop(), asyncio.Event()
+        server.scheme = "https" if settings.tls_certificate else "http"
+        server.stop = lambda: loop.call_soon_threadsafe(stop.set)
 
         def ready(port: int) -> None:
             server.grpc = f"127.0.0.1:{port}"
@@ -67,7 +73,8 @@ def running(*bundles: tuple[str | None, str], settings: ServeConfig | None = Non
         try:
             yield server
         finally:
-            loop.call_soon_threadsafe(stop.set)
+            if thread.is_alive():
+                server.stop()
             thread.join(30)
             assert not thread.is_alive()
 
