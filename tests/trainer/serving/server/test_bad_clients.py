@@ -156,6 +156,10 @@ def test_memory_does_not_grow(server):
             status_of(server, json.dumps({"rows": [row]}).encode())
             with connected(server.http) as client:
                 client.sendall(head_of(500_000) + bytes(200_000))
+            test_a_gigabyte_is_refused_before_it_is_sent(server)
+            if place % 20 == 0:
+                test_a_stream_without_end(server)
+                test_a_body_in_many_tiny_chunks(server)
             v2 = np.random.default_rng(place).bytes(1000)
             connection = http.client.HTTPConnection(server.http, timeout=30)
             header = b'{"inputs": [{"name": "x%d"}]}' % place
