@@ -46,7 +46,7 @@ from trainer.serving.bundle import Bundle, load_weights
 from trainer.serving.columns import widest
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import compiled_here, has_bf16, instructions_here
-from trainer.serving.shares import shares_by_feature
+from trainer.serving.shares import Shares, shares_by_feature
 from trainer.serving.signature import (
     CARD,
     GRAPH,
@@ -157,9 +157,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         precision=config.export.precision,
         compiled=tuple(compiled),
         source=_source(run, config, checkpoint),
-        shares=shares_by_feature(config.features, sample.data, sample.columns)
-        if sample.data and sample.columns
-        else {},
+        shares=_shares(config, sample),
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)
@@ -192,6 +190,12 @@ def _checked(
         parities[-1] = check_onnx_parity(folder, bundle, parities[-1], sample)
     parity = max(parities, key=lambda found: found.largest_difference)
     return signature.model_copy(update={"parity": parity, "milliseconds": milliseconds})
+
+
+def _shares(config: Config, sample: SampleRows) -> dict[str, Shares]:
+    if sample.data is None or sample.columns is None:
+        return {}
+    return shares_by_feature(config.features, sample.data, sample.columns)
 
 
 def _source(run: RunDirectory, config: Config, checkpoint: Checkpoint) -> Source:

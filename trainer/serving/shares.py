@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from configs.schema import Feature, SparseFeature
-from embeddings.features.arrow import is_list, single_array
+from embeddings.features.arrow import single_array
 from embeddings.features.feature_transforms import Columns
 
+_LISTS = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray, pa.ListViewArray, pa.LargeListViewArray)
 COUNTS = ("rows", "nulls", "ids", "unknown", "clipped")
 
 
@@ -37,17 +38,16 @@ def counts_of(
     Args:
         columns: the raw ones of these rows, among them all that the features read.
     """
-    counts = np.zeros((len(features), len(COUNTS)), np.int64)
-    for place, (name, feature) in enumerate(features.items()):
+    counts, unknown_in = [], _unknown(features, transformed)
+    for name, feature in features.items():
         array = columns[feature.column or name]
-        if is_list(array.type):
+        if isinstance(array, _LISTS):
             nulls, ids, clipped = _of_lists(array, getattr(feature, "max_length", None))
         else:
             nulls, clipped = array.null_count, 0
             ids = len(array) - nulls
-        unknown = _unknown(name, feature, transformed) if isinstance(feature, SparseFeature) else 0
-        counts[place] = len(array), nulls, ids, unknown, clipped
-    return counts
+        counts.append((len(array), nulls, ids, unknown_in.get(name, 0), clipped))
+    return np.array(counts, np.int64).reshape(-1, len(COUNTS))
 
 
 def _of_lists(array: pa.Array, limit: int | None) -> tuple[int, int, int]:
@@ -56,12 +56,15 @@ def _of_lists(array: pa.Array, limit: int | None) -> tuple[int, int, int]:
     return int(np.count_nonzero(lengths == 0)), int(lengths.sum()), clipped
 
 
-def _unknown(name: str, feature: SparseFeature, transformed: Columns) -> int:
-    dropped = transformed.dropped.get(name, 0)
-    if feature.transform != "vocabulary":
-        return dropped
-    values = transformed.sparse[name].values
-    return dropped + len(values) - int(np.count_nonzero(values))  # row 0 is for those that the file lacks
+def _unknown(features: Mapping[str, Feature], transformed: Columns) -> dict[str, int]:
+    """Feature -> its unknown IDs, where it has a way to know."""
+    found = dict(transformed.dropped)
+    for name, bags in transformed.sparse.items():
+        feature = features[name]
+        if isinstance(feature, SparseFeature) and feature.transform == "vocabulary":
+            missed = len(bags.values) - int(np.count_nonzero(bags.values))  # row 0 is for those that the file lacks
+            found[name] = found.get(name, 0) + missed
+    return found
 
 
 def shares_of(counts: npt.NDArray[np.int64]) -> Shares:
