@@ -3,7 +3,7 @@
 Read: `worker` (what a launched function knows), `launch` (the whole way), then its parts: `connecting` (which cluster),
 `private` (one for a run alone), `room` (is there room), `group` (the workers under Ray Train), `process_group` (what
 they talk through), `channel` (lines, results and stops between workers and driver), `signals` (Ctrl-C), `failures`
-(what is said of a failed worker), `imports`.
+(what is said of a failed worker), `imports`. `replicas` is for serving, under Ray Serve.
 """
 
 import os

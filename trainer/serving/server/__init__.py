@@ -1,6 +1,7 @@
 """A bundle as a server: HTTP and gRPC, the Open Inference Protocol v2 and JSON rows.
 
 serve      the parent: opens the ports, starts one process per core, starts those that die again
+replica    the HTTP routes for processes of others (Ray Serve)
 worker     one process: loads the bundles, one event loop for HTTP, gRPC and scoring
 listening  the HTTP port; connections (one client's)
 app        HTTP routes; body (what is read of a request), predict (JSON rows), v2 (the protocol's JSON),

@@ -38,9 +38,9 @@ def serve(bundles: Sequence[str], settings: ServeConfig, say: Say, *, verify: bo
     Raises:
         UserError: a folder holds no whole bundle, or it cannot listen where the settings say.
     """
-    named = [_named(bundle) for bundle in bundles]
-    state = first_state([(name or settings.name, folder) for name, folder in named])
-    token = _token(settings)
+    folders = [named(bundle) for bundle in bundles]
+    state = first_state([(name or settings.name, folder) for name, folder in folders])
+    token = token_of(settings)
     with ExitStack() as stack:
         http = stack.enter_context(_bound(settings.host, settings.port, "http-port"))
         grpc = None
@@ -58,13 +58,14 @@ def serve(bundles: Sequence[str], settings: ServeConfig, say: Say, *, verify: bo
         processes.watch(say)
 
 
-def _named(bundle: str) -> tuple[str | None, str]:
+def named(bundle: str) -> tuple[str | None, str]:
     """NAME=FOLDER; a folder that exists is one, whatever its name."""
     name, equals, folder = bundle.partition("=")
     return (name, folder) if equals and not Path(bundle).exists() else (None, bundle)
 
 
-def _token(settings: ServeConfig) -> str | None:
+def token_of(settings: ServeConfig) -> str | None:
+    """The token that requests must bring. UserError: its file cannot be read, or is empty."""
     if settings.token_file is None:
         return None
     try:

@@ -99,7 +99,7 @@ def test_health_and_signature(url, bundle):
         ({"rows": [{**json_rows(1)[0], "user": "\ud83d"}]}, "row 0: 'user' holds '\\ud83d', which is no Unicode text"),
         ({"rows": [{**json_rows(1)[0], "item": [500], "item_weight": [1.0]}]}, "has ID 500, outside table 'item'"),
         ({"rows": [{**json_rows(1)[0], "item": [1, 2], "item_weight": [1.0]}]}, "has 2 IDs, column 'item_weight' 1"),
-        ({"rows": [{**json_rows(1)[0], "liked": [2**64]}]}, "row 0: 'liked' holds 18446744073709551616"),
+        ({"rows": [{**json_rows(1)[0], "liked": [2**64]}]}, "row 0: column 'liked' holds 1.8446744073709552e+19"),
     ],
 )
 def test_mistakes_are_explained(url, body, text):
