@@ -34,9 +34,10 @@ class Taking:
         weight = saved_names.table(name)
         self._stored.rows(weight, self._state[weight], rows_there)
         for saved, target in self._kept_of(parameter):
-            is_of_rows = target.shape[0] == rows  # not where there is a number for each shard of columns
-            if is_of_rows and self._has(saved, (rows_there, *target.shape[1:])):
-                self._stored.rows(saved, target, rows_there)
+            of_rows = target.shape[0] == rows  # not where there is a number a row for each shard of columns
+            count = rows_there if of_rows else target.shape[0]
+            if (of_rows or rows == rows_there) and self._has(saved, (count, *target.shape[1:])):
+                self._stored.rows(saved, target, count)
             else:
                 self.without_state.add(f"tables.{name}")
         if rows == rows_there and f"tables.{name}" not in self.without_state:
