@@ -72,6 +72,7 @@ class FeatureTransforms:
         self.dropping_names = tuple(name for name, f in self._sparse.items() if f.out_of_range == "drop")
         layout = layout_of(features, tables)
         self.dense_width, self.dense_spans = layout.dense_width, layout.dense_spans
+        self.dense_columns = tuple(f.column or name for name, f in self._dense.items() for _ in range(f.width))
         self._together = Together(self._sparse, self._dense, tables, self.dense_spans)
         columns = [f.column or name for name, f in features.items()]
         columns += [f.weights for f in self._sparse.values() if f.weights is not None]

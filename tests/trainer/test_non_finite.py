@@ -75,9 +75,11 @@ def test_any_number_of_workers_leaves_out_the_same_steps(
 
 def test_what_is_left_out_is_shown(skipping: Path) -> None:
     text = log(skipping)
-    told = re.findall(r"step (\d+)(?: and 1 more)? left out: the loss was not finite; rows of (.*)", text)
+    told = re.findall(r"left out, as the loss was not finite.*: step (\d+), with rows of (.*)", text)
     assert told
     assert "(row group" in told[0][1]
+    assert "; the largest number is 1e+25 in column watch_time of date=" in told[0][1]
+    assert re.search(r"part-00002.parquet, row group 0, row 30[02]$", told[0][1])
     assert 1 <= records(skipping)[12]["steps/skipped"] <= 2
     count = int(records(skipping)[12]["steps/skipped"])
     assert re.search(rf"step 12/12 .*  skipped {count}  eta", text)
@@ -109,5 +111,6 @@ def test_a_run_that_stops_says_since_when_and_with_which_rows(
         assert "training has diverged" in text
         assert first - 3 < int(said[1]) <= first
         assert "(row group" in said[2]
+        assert "part-00002.parquet, row group 0, row 30" in said[2]
     saved = newest_by_marks(Folder(tmp_path / "run" / "checkpoints"))
     assert saved is None or saved.step < int(said[1])

@@ -13,10 +13,19 @@ from trainer.telemetry.records import EvalRecord, Record, StepRecord
 
 
 class First(NamedTuple):
-    """The first step of a window whose loss was not a number, and where the rows of the ranks came from that saw it."""
+    """The first step of a window whose loss was not a number, and the rows of the ranks that saw it.
+
+    Attributes:
+        rows: files and row groups. largest: the largest number in them, and where; "" where that is not known.
+    """
 
     step: int
     rows: str
+    largest: str = ""
+
+    def __str__(self) -> str:
+        largest = f"; the largest number is {self.largest}" if self.largest else ""
+        return f"step {self.step:,}, with rows of {self.rows}{largest}"
 
 
 def refuse_divergence(record: StepRecord, training: TrainingConfig, first: First | None = None) -> None:
@@ -28,7 +37,7 @@ def refuse_divergence(record: StepRecord, training: TrainingConfig, first: First
     if math.isfinite(record.objective):
         return
     whose = _whose(record) or "what the optimizer minimizes, but no task's loss,"
-    since = f" since step {first.step:,}, with rows of {first.rows}" if first else ""
+    since = f" since {first}" if first else ""
     raise DivergedError(
         f"step {record.step:,}: {whose} is {_what(record.objective)}{since}: training has diverged\n"
         f"--resume resumes at the newest checkpoint: with lower learning rates ({_shown(record.learning_rates)}), "

@@ -1,7 +1,8 @@
 """Which steps had a loss that was NaN or infinite: such a run is stopped, or such a step is left out.
 
-A step costs nothing here: whether its loss was a number stays on the device until somebody asks, at a log line or
-where the state is copied. How a step is left out is `trainer.skipping`'s business.
+A step costs nothing here: whether its loss was a number stays on the device until a log line, or until numbers are
+found in a state that was to be saved (`trainer.checkpoint.finite`). Leaving a step out is `trainer.skipping`'s
+business.
 """
 
 import math
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.errors import TryAgain, UserError
 from configs.schema import TrainingConfig
+from trainer.data.reading.origin import Largest
 from trainer.data.reading.reader import Reader
 from trainer.ranks.collectives import gather_over_ranks
 from trainer.run.diverged import DivergedError
@@ -40,6 +43,7 @@ class UnsoundSteps:
         self._training, self._device, self._say = training, device, say
         self._before = int(saved.get(_SAVED_AS, 0))
         self._in_a_row = 0
+        self._has_looked = False
         self._steps: list[int] = []
         self._is_sound: list[Tensor] = []
 
@@ -47,10 +51,6 @@ class UnsoundSteps:
         """is_sound: [], on the device."""
         self._steps.append(step)
         self._is_sound.append(is_sound)
-
-    def spoils_state(self) -> bool:
-        """Whether the state of this rank may have numbers of a step that was not left out. Waits for the device."""
-        return not self.is_skipping and bool(self._found())
 
     @property
     def state(self) -> dict[str, Any]:
@@ -80,9 +80,7 @@ class UnsoundSteps:
         if first is None:
             return error
         what, _, advice = str(error).partition("\n")
-        return DivergedError(
-            f"{what}; the loss was not finite since step {first.step:,}, with rows of {first.rows}\n{advice}"
-        )
+        return DivergedError(f"{what}; the loss was not finite since {first}\n{advice}")
 
     def close_run(self, steps: int) -> None:
         """Says how much of a run of so many steps was left out."""
@@ -95,8 +93,8 @@ class UnsoundSteps:
         for step in self._steps:
             self._in_a_row = self._in_a_row + 1 if step in found else 0
         if first := self._first(at, reader) if found else None:
-            more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
-            self._say(f"step {first.step:,}{more} left out: the loss was not finite; rows of {first.rows}")
+            more = f", {len(found):,} steps" if len(found) > 1 else ""
+            self._say(f"left out, as the loss was not finite{more}: {first}")
         if self._in_a_row >= _IN_A_ROW:
             raise DivergedError(
                 f"step {at.step:,}: the loss was not finite in the last {self._in_a_row:,} steps: training has "
@@ -112,7 +110,24 @@ class UnsoundSteps:
         if step == _NONE:
             return None
         ranks = [rank for rank, one in enumerate(firsts) if one == step]
-        return First(step, reader.origin(at.epoch, at.epoch_step - (at.step - step) - 1, ranks))
+        epoch_step = at.epoch_step - (at.step - step) - 1
+        return First(step, reader.origin(at.epoch, epoch_step, ranks), self._largest(at.epoch, epoch_step, reader))
+
+    def _largest(self, epoch: int, epoch_step: int, reader: Reader) -> str:
+        """Over all ranks. Their batches are read again, so only once: where a run stops, or first leaves one out."""
+        if self._has_looked:
+            return ""
+        self._has_looked = True
+        try:
+            mine = reader.largest(epoch, epoch_step)
+        except (UserError, TryAgain, OSError):  # what is to be said is more important
+            mine = None
+        numbers = torch.tensor(mine or (0, 0, -1, 0), dtype=torch.float64, device=self._device)
+        found = [row for row in gather_over_ranks(numbers).tolist() if row[2] >= 0]
+        if not found:
+            return ""
+        value, place, row_group, row = max(found, key=lambda row: abs(row[0]))
+        return reader.where(Largest(value, int(place), int(row_group), int(row)))
 
     def _found(self) -> list[int]:
         """Steps of the window whose loss was not a number, as this rank knows."""

@@ -8,12 +8,17 @@ import torch
 
 from configs.errors import UserError
 from configs.schema import TrainingConfig
+from trainer.data.reading.origin import Largest
 from trainer.run.position import Position
 from trainer.telemetry.memory import Memory
 from trainer.telemetry.records import StepRecord
 from trainer.telemetry.unsound import UnsoundSteps
 
-READER: Any = SimpleNamespace(origin=lambda epoch, step, ranks: f"batch {step} of epoch {epoch}, ranks {ranks}")
+READER: Any = SimpleNamespace(
+    origin=lambda epoch, step, ranks: f"batch {step} of epoch {epoch}, ranks {ranks}",
+    largest=lambda epoch, step: Largest(1e25, 3, 2, 1),
+    where=lambda found: f"{found.value:g} in row {found.row}",
+)
 
 
 def steps(non_finite: str, saved: dict[str, Any] | None = None) -> tuple[UnsoundSteps, list[str]]:
@@ -33,26 +38,26 @@ def close(unsound: UnsoundSteps, step: int, objective: float = 1.0) -> None:
     unsound.close(record, Position(step, 2, step - 1000), READER)
 
 
-def test_a_run_stops_at_the_first_and_its_state_is_not_to_be_kept() -> None:
+def test_a_run_stops_and_says_since_when() -> None:
     unsound, _ = steps("stop")
     window(unsound, 1001, "....")
-    assert not unsound.spoils_state()
     close(unsound, 1004)
     window(unsound, 1005, ".xx.")
-    assert unsound.spoils_state()
     assert unsound.state == {}
-    with pytest.raises(UserError, match=r"since step 1,006, with rows of batch 5 of epoch 2, ranks \[0\]"):
+    with pytest.raises(UserError) as error:
         close(unsound, 1008, torch.nan)
+    first = "step 1,006, with rows of batch 5 of epoch 2, ranks [0]; the largest number is 1e+25 in row 1"
+    assert f"since {first}: training has diverged" in str(error.value)
 
 
 def test_steps_that_are_left_out_are_counted_through_a_resume() -> None:
     unsound, said = steps("skip")
     window(unsound, 1001, ".xx")
-    assert not unsound.spoils_state()
     assert unsound.scalars() == {"steps/skipped": 2}
     resumed, _ = steps("skip", unsound.state)  # saved inside the window
     close(unsound, 1003)
-    assert said == ["step 1,002 and 1 more left out: the loss was not finite; rows of batch 1 of epoch 2, ranks [0]"]
+    first = "step 1,002, with rows of batch 1 of epoch 2, ranks [0]; the largest number is 1e+25 in row 1"
+    assert said == [f"left out, as the loss was not finite, 2 steps: {first}"]
     for one in (unsound, resumed):
         window(one, 1004, "x.")
         close(one, 1005)

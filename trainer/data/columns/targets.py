@@ -27,11 +27,12 @@ class Targets:
 
     def __init__(self, tasks: Mapping[str, TaskConfig], weight_column: str | None) -> None:
         self._tasks = {name: (task.label or name, task) for name, task in tasks.items()}
+        self.labels = tuple(label for label, _ in self._tasks.values())
         self._weight_column = weight_column
         self._unit = {name for name, task in tasks.items() if read("models.losses", task.loss, "INPUT") == "logit"}
         self._rules = {name: rules(name, task) for name, task in tasks.items()}
         weights = [weight_column, *(task.weight_column for task in tasks.values())]
-        columns = [label for label, _ in self._tasks.values()] + [column for column in weights if column]
+        columns = [*self.labels, *(column for column in weights if column)]
         columns += [column for made in self._rules.values() for rule in made for column in rule.columns]
         self.columns = tuple(dict.fromkeys(columns))
 

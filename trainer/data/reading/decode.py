@@ -64,6 +64,11 @@ class Decoder:
         row_group = self.manifest.row_groups[number]
         return f"{file_url(self.manifest.root, row_group.file.path)}, row group {row_group.place}"
 
+    def column(self, place: int) -> str:
+        """Of a place among the columns of the dense matrix and then the labels."""
+        dense = self._features.dense_columns
+        return dense[place] if place < len(dense) else self._targets.labels[place - len(dense)]
+
     def __call__(self, number: int) -> Block:
         """The rows of row group `number` of the manifest.
 

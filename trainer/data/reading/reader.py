@@ -21,7 +21,7 @@ from trainer.data.reading.chunks import Chunk, Layout, chunks
 from trainer.data.reading.decode import Decoder
 from trainer.data.reading.dropped import DroppedIds
 from trainer.data.reading.order import lanes_of, sample_order
-from trainer.data.reading.origin import origin
+from trainer.data.reading.origin import Largest, largest, origin
 from trainer.data.reading.prefetch import Prefetcher
 from trainer.data.reading.quarantine import Quarantine, Quarantined
 
@@ -138,6 +138,20 @@ class Reader:
         """The files and row groups of the rows that these ranks trained in a step of an epoch, in words."""
         lanes = [lane for rank in ranks for lane in self._lanes_of(rank)]
         return origin(self._order, self.manifest, epoch, step, lanes)
+
+    def largest(self, epoch: int, step: int) -> Largest | None:
+        """Reads this rank's batch of a step again."""
+        batches = self.batches(epoch, step)
+        try:
+            return largest(next(batches), self._order, self._layout)
+        finally:
+            batches.close()
+
+    def where(self, found: Largest) -> str:
+        """`1e+25 in column watch_time of day=3/part-00002.parquet, row group 0, row 300`."""
+        group = self.manifest.row_groups[found.row_group]
+        column = self._decoder.column(found.place)
+        return f"{found.value:.4g} in column {column} of {group.file.path}, row group {group.place}, row {found.row}"
 
     def batches(self, epoch: int, step: int = 0, epochs: int = 0) -> BatchIterator:
         """The batches from `step` of an epoch on, to its end, or to the end of the last of `epochs`.
