@@ -13,7 +13,7 @@ import pytest
 
 from configs.schema import Config
 from tests.trainer.test_train import assert_same_bits, final_state, relative, small
-from tests.trainer.workers import losses, start_workers, train_on, wait
+from tests.trainer.workers import evaluate_on, losses, start_workers, train_on, wait
 from trainer.checkpoint.chain import State
 from trainer.checkpoint.there import newest_by_marks, there
 from trainer.export.choose import choose_state
@@ -86,6 +86,7 @@ def test_a_run_with_links_that_is_killed_ends_bit_for_bit_as_one_that_saves_noth
     assert records(tmp_path / "killed") == records(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_what_three_wrote_two_read_and_continue(data: str, tmp_path: Path) -> None:
     """Tables cut by rows lie on other workers, and so does the open window of steps."""
     options = ("training.task_balance=fixed", "model.dropout=0")
@@ -99,6 +100,7 @@ def test_what_three_wrote_two_read_and_continue(data: str, tmp_path: Path) -> No
     assert max(relative(found[step], expected[step]) for step in expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_storage_that_fails_for_a_while_costs_no_step(data: str, tmp_path: Path) -> None:
     """A folder that cannot be written, as a full disk: the run goes on, and saves when it can again."""
     train_on(run_of(data, tmp_path / "plain", "checkpoint.every_steps=0", *LONG), 2)
@@ -149,3 +151,6 @@ def test_the_best_and_every_nth_checkpoint_stay(data: str, tmp_path: Path) -> No
     evaluations = [line for line in records(tmp_path / "run") if line["kind"] == "eval"]
     assert best == min(evaluations, key=lambda line: line["loss/click"])["step"]
     assert steps == {15, 30, 36, 40, best}
+    of_30 = next(line for line in evaluations if line["step"] == 30)
+    measured = evaluate_on(config, 1, checkpoint="30")
+    assert measured == {tag: of_30[tag] for tag in measured}

@@ -89,7 +89,7 @@ def test_numbers_of_workers_draw_the_same(data: str, tmp_path: Path) -> None:
     assert max(relative(one[step], three[step]) for step in one) < 1e-5
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_killed_at_any_step_ends_bit_for_bit_the_same(data: str, tmp_path: Path, world_size: int) -> None:
     """Sums of three ranks depend on the place of a number in the buffer, so a start must not change the layout."""
     options = ("training.epochs=2", "checkpoint.every_steps=7", "data.lanes=6", "data.global_batch_size=510")

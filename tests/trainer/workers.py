@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -60,9 +61,9 @@ def train_on(config: Config, world_size: int, *, resume: bool = False) -> None:
     assert codes == [0] * world_size, (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
 
 
-def evaluate_on(config: Config, world_size: int) -> dict[str, float]:
-    """The newest checkpoint of a run on its validation part: METRIC/TASK, as in metrics.jsonl."""
-    assert wait(_start(_evaluate, config, world_size)) == [0] * world_size
+def evaluate_on(config: Config, world_size: int, checkpoint: str = "latest") -> dict[str, float]:
+    """A checkpoint of a run on its validation part: METRIC/TASK, as in metrics.jsonl."""
+    assert wait(_start(partial(_evaluate, checkpoint=checkpoint), config, world_size)) == [0] * world_size
     tasks = json.loads((Path(config.training.run_dir) / "logs" / "evaluated.json").read_text())
     return {f"{metric}/{task}": value for task, metrics in tasks.items() for metric, value in metrics.items()}
 
@@ -91,10 +92,10 @@ def _train(config: Config, worker: Worker) -> None:
     train(config, worker)
 
 
-def _evaluate(config: Config, worker: Worker) -> None:
+def _evaluate(config: Config, worker: Worker, checkpoint: str) -> None:
     from trainer.commands.evaluate import measure_on_worker
 
-    found = measure_on_worker((config, config.data.validation, config.training.run_dir, "latest"), worker)
+    found = measure_on_worker((config, config.data.validation, config.training.run_dir, checkpoint), worker)
     if worker.rank == 0:
         (Path(config.training.run_dir) / "logs" / "evaluated.json").write_text(json.dumps(found["tasks"]))
 
