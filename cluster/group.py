@@ -1,6 +1,6 @@
 """The group of workers under Ray Train: which processes it has, how they begin, when Ray starts them again.
 
-Importing Ray Train takes a second. `launch` does it while the cluster's processes are still starting.
+Importing Ray Train takes a second. `private` and `launch` do it while the cluster's processes are still starting.
 """
 
 import asyncio

@@ -7,9 +7,7 @@ does that, and what it computes, is its own business.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
@@ -55,12 +53,11 @@ def launch(launched: Launched, config: LaunchConfig, show: Callable[[str], None]
         RunStopped: a second Ctrl-C.
     """
     environment = _environment(launched, config)
-    # Importing Ray Train takes a second, which connecting spends waiting.
-    Thread(target=import_module, args=("cluster.group",), name="imports").start()
     connection = connect(config, environment)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     channel = Channel.options(scheduling_strategy=here).remote()  # pyright: ignore[reportAttributeAccessIssue] - what ray.remote adds
     listener = Listener(channel, show)
+    # Not at the top: importing Ray Train takes a second, in which processes that were just started do the same.
     from ray.train import TrainingFailedError
 
     from cluster.group import group_of

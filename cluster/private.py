@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ import ray._private.utils
 import ray._raylet as raylet
 from ray._common.utils import get_default_system_temp_dir
 
+from cluster.imports import without_collections
 from configs.errors import UserError
 from configs.schema import LaunchConfig
 
@@ -53,10 +55,14 @@ class _Node(ray._private.node.Node):
         """The forwarder of logs: lines for the screen come through `Channel`."""
 
     def start_raylet(self, *arguments: Any, **options: Any) -> None:
-        """Tells the raylet, which waits for the agents to do so, that none of their services is there."""
+        """Tells the raylet, which waits for the agents to do so, that none of their services is there; then imports."""
         for service in _SERVICES:
             _raylet.persist_port(self._session_dir, self._node_id, service, -1)
         super().start_raylet(*arguments, **options)
+        # The raylet sleeps for a second while its object store starts; this import takes as long. Not in a thread:
+        # two that import may meet in a half-made module.
+        with without_collections():
+            import_module("cluster.group")
 
 
 def start(launch: LaunchConfig, environment: Mapping[str, str], options: Mapping[str, Any]) -> None:
