@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
 from embeddings.row_log import RowLog
-from trainer.checkpoint import attempts, links
+from trainer.checkpoint import attempts, link_load
 from trainer.checkpoint.attempts import Attempt, SupersededError
 from trainer.checkpoint.base_save import BaseSave
 from trainer.checkpoint.chain import State
@@ -227,6 +227,7 @@ class Checkpointer:
         reader = RawReader(saved.base)
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         refuse_mismatch(state, saved.base, reader.metadata, self._ranks)
+        chain = link_load.ChainLoad(saved.links, tensors)
         planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         try:
             load(
@@ -239,8 +240,7 @@ class Checkpointer:
         except CheckpointException as error:
             raise CheckpointError(f"{saved.base.folder} could not be loaded: {reason(error)}") from error
         unsound = reader.unsound if not saved.links else set()
-        for link in saved.links:
-            unsound |= links.apply(link, tensors, with_whole=link is saved.end)
+        unsound |= chain.put(tensors)
         refuse_to_load(unsound, self.may_be_undefined, saved.end.folder, self._ranks)
         state.update({name: saved.extra[name] for name in state if name not in tensors})
         self.newest = saved

@@ -6,6 +6,7 @@ the one before it is taken, with the chain that goes on from there.
 
 import socket
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from configs.errors import UserError
 from trainer.checkpoint import files, marks
@@ -15,6 +16,8 @@ from trainer.checkpoint.link_files import Link
 from trainer.checkpoint.there import there
 from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
+
+_AT_ONCE = 4  # files that a rank checks at the same time
 
 
 class Finder:
@@ -93,9 +96,12 @@ def _needed(part: Checkpoint | Link, *, is_end: bool) -> list[str]:
 
 
 def _checked(unchecked: dict[str, Checkpoint | Link], keys: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for key in keys:
+    """Several files at a time: those of a chain are many, and most of the time of a restore is reading."""
+
+    def problem(key: str) -> str | None:
         part, name = unchecked[key], key.partition("/")[2]
-        if problem := marks.problems(part.folder, {name: part.files[name]}):
-            found[key] = problem[name]
-    return found
+        return marks.problems(part.folder, {name: part.files[name]}).get(name)
+
+    keys = list(keys)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return {key: found for key, found in zip(keys, pool.map(problem, keys), strict=True) if found is not None}

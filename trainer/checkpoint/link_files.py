@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from trainer.checkpoint.marks import files_as_json, read_mark, write_mark
 from trainer.file_record import FileRecord
 from trainer.run.folder import Folder
@@ -157,6 +160,13 @@ def step_of(folder: Folder) -> int:
     match = _NAME.fullmatch(folder.path.rsplit("/", 1)[-1])
     assert match, folder
     return int(match[1])
+
+
+def file_bytes(folder: Folder, name: str) -> npt.NDArray[np.uint8]:
+    """The bytes of a file, mapped where they can be; what is written to them stays here."""
+    if folder.is_local and folder.size(name):
+        return np.memmap(f"{folder.path}/{name}", np.uint8, "c")
+    return np.frombuffer(bytearray(folder.read_bytes(name)), np.uint8)
 
 
 def drop_whole(link: Link) -> None:

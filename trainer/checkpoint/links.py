@@ -1,26 +1,23 @@
-"""A link's tensors: rows that changed are copied, written beside what is whole, and put back over a base.
+"""A link's tensors: rows that changed are copied, and written beside what is whole.
 
 Rows are named by their number in the whole table, so any number of ranks reads what any other number wrote. Which rows
-changed is `embeddings.row_log`'s business, the files' names and the mark `link_files`'.
+changed is `embeddings.row_log`'s business, the files' names and the mark `link_files`', reading `link_load`'s.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from embeddings.tables import local_shards
-from trainer.checkpoint.link_files import Link, RowsEntry, WholeEntry, file_names
+from trainer.checkpoint.link_files import RowsEntry, WholeEntry, file_names
 from trainer.checkpoint.sink import Sink
-from trainer.checkpoint.values import is_sound, write_values
+from trainer.checkpoint.values import write_values
 from trainer.file_record import FileRecord
 from trainer.run.folder import Folder
 from trainer.run.saved_names import is_weight, table_of
-
-_Entry = TypeVar("_Entry", RowsEntry, WholeEntry)
 
 
 class RowsPart(NamedTuple):
@@ -115,71 +112,6 @@ def _write_whole(sink: Sink, file: str, whole: Mapping[str, Tensor], written: Wr
         if not write_values(sink, value, as_weights=is_weight(name)):
             written.unsound.add(name)
     return sink.record
-
-
-def apply(link: Link, state: Mapping[str, Tensor], *, with_whole: bool) -> set[str]:
-    """Puts a link's rows over what `state` has, in place, and its whole tensors if asked.
-
-    Returns names of tensors with numbers that are not sound.
-    """
-    unsound = set()
-    wanted = [entry for entry in link.rows if entry.name in state]
-    for file, entries in _by_file(wanted):
-        content = link.folder.read_bytes(file)
-        for entry in entries:
-            rows = _tensor(content, entry.rows_at, "int64", [entry.count])
-            size = [entry.count, entry.width] if entry.width else [entry.count]
-            values = _tensor(content, entry.values_at, entry.dtype, size)
-            if not is_sound(values, as_weights=is_weight(entry.name)):
-                unsound.add(entry.name)
-            _put(state[entry.name], rows, values, entry.column)
-    if with_whole:
-        for name, value in whole_tensors(link, set(state)):
-            state[name].copy_(value)
-            if not is_sound(value, as_weights=is_weight(name)):
-                unsound.add(name)
-    return unsound
-
-
-def whole_tensors(link: Link, names: set[str]) -> Iterator[tuple[str, Tensor]]:
-    """Those of a link's whole tensors that are named."""
-    for file, entries in _by_file([entry for entry in link.whole if entry.name in names]):
-        content = link.folder.read_bytes(file)
-        for entry in entries:
-            yield entry.name, _tensor(content, entry.at, entry.dtype, entry.size)
-
-
-def _put(target: Tensor, rows: Tensor, values: Tensor, column: int) -> None:
-    """Into the shards that this rank holds: the rows and columns of each that are in `values`."""
-    for shard, offsets in local_shards(target):
-        first, last = torch.searchsorted(rows, torch.tensor([offsets[0], offsets[0] + len(shard)])).tolist()
-        if first == last:
-            continue
-        chosen = (rows[first:last] - offsets[0]).to(shard.device)
-        inside = values[first:last]
-        if shard.dim() == 1:
-            shard.index_copy_(0, chosen, inside.to(shard.device))
-            continue
-        left, right = max(column, offsets[1]), min(column + values.shape[1], offsets[1] + shard.shape[1])
-        if left < right:
-            columns = shard[:, left - offsets[1] : right - offsets[1]]
-            columns.index_copy_(0, chosen, inside[:, left - column : right - column].to(shard.device))
-
-
-def _by_file(entries: Sequence[_Entry]) -> Iterator[tuple[str, list[_Entry]]]:
-    files = dict.fromkeys(entry.file for entry in entries)
-    return ((file, [entry for entry in entries if entry.file == file]) for file in files)
-
-
-def _tensor(content: bytes, at: int, dtype: str, size: list[int]) -> Tensor:
-    kind = getattr(torch, dtype)
-    assert isinstance(kind, torch.dtype), dtype
-    count = 1
-    for length in size:
-        count *= length
-    if not count:
-        return torch.empty(size, dtype=kind)
-    return torch.frombuffer(bytearray(content[at : at + count * kind.itemsize]), dtype=kind).view(size)
 
 
 def _dtype(values: Tensor) -> str:

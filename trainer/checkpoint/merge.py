@@ -23,7 +23,7 @@ from trainer.checkpoint.attempts import Attempt
 from trainer.checkpoint.chain import State
 from trainer.checkpoint.files import INDEX, Checkpoint
 from trainer.checkpoint.link_files import FOLDER as DELTAS
-from trainer.checkpoint.link_files import Link, RowsEntry, find_links, read_link
+from trainer.checkpoint.link_files import Link, RowsEntry, file_bytes, find_links, read_link
 from trainer.checkpoint.marks import COMPLETE, problems
 from trainer.checkpoint.sink import Sink
 from trainer.file_record import FileRecord, checksum
@@ -117,20 +117,13 @@ def _updates(links: Sequence[Link]) -> dict[str, list[_Update]]:
     """By tensor, in the order in which they were trained."""
     found = defaultdict(list)
     for link in links:
-        contents = {file: _content(link.folder, file) for file in dict.fromkeys(entry.file for entry in link.rows)}
+        contents = {file: file_bytes(link.folder, file) for file in dict.fromkeys(entry.file for entry in link.rows)}
         for entry in link.rows:
             content, size = contents[entry.file], max(entry.width, 1) * _SIZES[entry.dtype]
             rows = content[entry.rows_at : entry.rows_at + 8 * entry.count].view(np.int64)
             values = content[entry.values_at : entry.values_at + size * entry.count].reshape(entry.count, size)
             found[entry.name].append(_Update(rows, values, entry))
     return found
-
-
-def _content(folder: Folder, name: str) -> npt.NDArray[np.uint8]:
-    """Mapped where it can be."""
-    if folder.is_local:
-        return np.memmap(f"{folder.path}/{name}", np.uint8, "r")
-    return np.frombuffer(folder.read_bytes(name), np.uint8)
 
 
 class _BaseWriter:
@@ -179,7 +172,7 @@ class _BaseWriter:
             for entry in target.whole:
                 size = int(np.prod(entry.size, dtype=np.int64)) * _SIZES[entry.dtype]
                 self._add(entry.name, entry.dtype, [0] * len(entry.size), entry.size, name, sink.at)
-                sink.write(_content(target.folder, entry.file)[entry.at : entry.at + size].tobytes())
+                sink.write(file_bytes(target.folder, entry.file)[entry.at : entry.at + size].tobytes())
                 sink.align()
         self.records[name] = sink.record
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from trainer.checkpoint.chain import State
-from trainer.checkpoint.links import whole_tensors
+from trainer.checkpoint.link_load import whole_tensors
 from trainer.checkpoint.regions import Regions
 from trainer.run.saved_names import WINDOW, section
 

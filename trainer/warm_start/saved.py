@@ -10,7 +10,7 @@ from typing import Self
 from torch import Tensor
 
 from embeddings.tables import local_shards
-from trainer.checkpoint import links
+from trainer.checkpoint import link_load
 from trainer.checkpoint.chain import State
 from trainer.checkpoint.regions import Regions
 
@@ -49,7 +49,7 @@ class Saved:
         if name not in self._whole:
             return self._base.whole(name)
         if not self._tensors:
-            self._tensors = dict(links.whole_tensors(self._links[-1], set(self._whole)))
+            self._tensors = dict(link_load.whole_tensors(self._links[-1], set(self._whole)))
         return self._tensors[name]
 
     def rows(self, name: str, target: Tensor, count: int) -> None:
@@ -73,8 +73,7 @@ class Saved:
 
     def put_links_over(self) -> None:
         """Over all rows that were read, link by link."""
-        for link in self._links:
-            self.unsound |= links.apply(link, self._by_rows, with_whole=False)
+        self.unsound |= link_load.ChainLoad(self._links, self._by_rows).put(self._by_rows)
 
     def refused(self) -> Collection[str]:
         """Names of unsound tensors; what a link has put over was not among them."""
