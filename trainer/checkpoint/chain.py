@@ -66,7 +66,8 @@ def longest(base: Checkpoint, links: Iterable[Link], went_on_from: Mapping[int, 
     chain: list[Link] = []
     at: Sequence[str] = [base.digest, *([base.merged_from] if base.merged_from else [])]
     while next_ones := [link for digest in at for link in followers.get(digest, [])]:
-        chain.append(max(next_ones, key=lambda link: link.attempt))
+        # Of one attempt, the earlier was completed though it was told of a failure, and nothing follows it.
+        chain.append(max(next_ones, key=lambda link: (link.attempt, link.step)))
         at = [chain[-1].digest]
     while chain and not chain[-1].ends:
         chain.pop()

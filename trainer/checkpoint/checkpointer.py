@@ -46,6 +46,7 @@ from trainer.run.folder import Folder
 from trainer.run.position import Position
 
 log = logging.getLogger(__name__)
+_NOTHING = -1  # before the first step
 
 # One process without a process group is a normal run, not a mistake.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -185,6 +186,7 @@ class Checkpointer:
         self.wait(must_succeed=True)
         if self._ranks.rank == 0 and self.newest is not None:
             self.newest = self.upkeep.finish(self.newest)
+        self._ranks.from_first(None)  # the others wait here, where they may for longer than at a barrier
 
     def close(self) -> None:
         """Ends what goes on beside the run."""
@@ -221,6 +223,7 @@ class Checkpointer:
                 return self._load(state, newest)
             except DivergedError as error:
                 self._finder.refused[newest.end.digest] = str(error).splitlines()[0]
+        self._went_on_from(_NOTHING)
         return None
 
     def _load(self, state: dict[str, Any], saved: State) -> Position:
@@ -244,10 +247,14 @@ class Checkpointer:
         refuse_to_load(unsound, self.may_be_undefined, saved.end.folder, self._ranks)
         state.update({name: saved.extra[name] for name in state if name not in tensors})
         self.newest = saved
-        if self._ranks.rank == 0 and self.upkeep.attempt.number:
-            self.upkeep.attempt.went_on_from(saved.step)
-            set_aside_later(self.folder, saved.step, there(self.folder).links)
+        self._went_on_from(saved.step)
         return saved.position
+
+    def _went_on_from(self, step: int) -> None:
+        """What older attempts have saved beyond the step, or still do, is no part of the run any more."""
+        if self._ranks.rank == 0 and self.upkeep.attempt.number:
+            self.upkeep.attempt.went_on_from(step)
+            set_aside_later(self.folder, step, there(self.folder).links)
 
     def _run(self, position: Position, write: Callable[[], State]) -> None:
         """One save in its thread. Never raises: the error waits for the next call of `wait`."""

@@ -6,7 +6,7 @@ rows waits until that is done: its forward pass, and most of its backward pass, 
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -134,6 +134,6 @@ class LinkSave:
         """On rank 0."""
         refuse_missing(made.folder, made.files)
         self._upkeep.attempt.refuse_if_superseded(f"step {made.step:,}")
-        link_files.write_link(made)
-        state = State(former.base, (*former.links, link_files.read_link(made.folder)))
+        link = replace(made, digest=link_files.write_link(made), rows=(), whole=())  # files say what lies where
+        state = State(former.base, (*former.links, link))
         return self._upkeep.after_link(state, base_wanted=base_wanted)

@@ -72,6 +72,14 @@ def test_of_two_links_that_follow_the_same_the_newer_attempt_counts() -> None:
         assert longest(base(10), [older, newer], went_on_from).links == (newer,)
 
 
+def test_of_two_links_of_one_attempt_that_follow_the_same_the_later_counts() -> None:
+    """The writer of the first was told of a failure after its mark was there; the second has all that changed since."""
+    first, second = link(12, base(10)), link(14, base(10))
+    third = link(16, second)
+    assert longest(base(10), [first, second, third], {}).links == (second, third)
+    assert longest(base(10), [third, second, first], {}).links == (second, third)
+
+
 def test_what_an_older_attempt_wrote_beyond_the_step_that_a_newer_went_on_from_is_no_part_of_the_run() -> None:
     """Cut-off workers go on writing links, and a base; the newer attempt has not saved anything yet."""
     links = chain(base(10), 12, 14, 16)
