@@ -13,8 +13,8 @@ import random
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,31 +102,32 @@ class RequestLog:
     def _write_all(self) -> None:
         while True:
             is_last = self._closing.wait(_LOOK_S)
-            while self._batches:
-                self._write(self._batches.popleft())
+            for batches in _alike([self._batches.popleft() for _ in range(len(self._batches))]):
+                self._write(batches)
             for key, file in list(self._files.items()):
                 if is_last or time.monotonic() > file.end:
                     self._finish(key, file)
             if is_last:
                 return
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batches: Sequence[_Batch]) -> None:
+        version, count = batches[0].version, sum(len(batch.predictions) for batch in batches)
         try:
-            table = _table(batch)
-            file = self._file(batch.version, table.schema)
+            table = _table(batches)
+            file = self._file(version, table.schema)
             file.tables.append(table)
             file.rows += table.num_rows
             if file.rows >= _ROW_GROUP:
                 _flush(file)
                 if file.path.stat().st_size > _FILE_BYTES:
                     self._finish((file.path.parent, table.schema), file)
-            batch.version.counters.add("logged", table.num_rows)
+            version.counters.add("logged", count)
         except (OSError, pa.ArrowException, UserError) as error:
-            batch.version.counters.add("log_unwritten", len(batch.predictions))
-            log.error("%d rows were not logged: %s", len(batch.predictions), error)
+            version.counters.add("log_unwritten", count)
+            log.error("%d rows were not logged: %s", count, error)
         finally:
             with self._lock:
-                self._bytes_waiting -= batch.size
+                self._bytes_waiting -= sum(batch.size for batch in batches)
 
     def _file(self, version: "Version", schema: pa.Schema) -> _File:
         folder = self._folder / quote(version.name, safe=" ") / version.version
@@ -177,17 +178,28 @@ def _flush(file: _File) -> None:
         file.writer.write_table(pa.concat_tables(tables).combine_chunks())
 
 
-def _table(batch: _Batch) -> pa.Table:
+def _alike(batches: Sequence[_Batch]) -> Iterable[Sequence[_Batch]]:
+    """Those of one version with columns of the same types together: to convert a row costs as much as many."""
+    found: dict[tuple, list[_Batch]] = defaultdict(list)
+    for batch in batches:
+        found[batch.version, tuple((name, array.type) for name, array in batch.columns.items())].append(batch)
+    return found.values()
+
+
+def _table(batches: Sequence[_Batch]) -> pa.Table:
     """Columns of few types, whatever those of the request: numbers of 64 bits where training had integers."""
-    bundle = batch.version.bundle
-    table = bundle.as_trained(pa.table(dict(batch.columns)).select(bundle.transforms.columns), "request")
+    bundle = batches[0].version.bundle
+    names = bundle.transforms.columns
+    table = pa.table({name: pa.chunked_array([batch.columns[name] for batch in batches]) for name in names})
+    table = bundle.as_trained(table.combine_chunks(), "request")
     for place, name in enumerate(table.column_names):
         kind = _kept_as(table.schema.field(name).type if bundle.schema is None else bundle.schema.field(name).type)
         table = table.set_column(place, name, table.column(name).cast(kind))
-    for task, scores in zip(bundle.tasks, batch.predictions.T, strict=True):
+    predictions = np.concatenate([batch.predictions for batch in batches])
+    for task, scores in zip(bundle.tasks, predictions.T, strict=True):
         table = table.append_column(PREFIX + task, pa.array(np.ascontiguousarray(scores)))
-    at = pa.repeat(pa.scalar(batch.at_ms, pa.int64()), table.num_rows).cast(pa.timestamp("ms", "UTC"))
-    return table.append_column(TIME, at)
+    at = np.repeat([batch.at_ms for batch in batches], [len(batch.predictions) for batch in batches])
+    return table.append_column(TIME, pa.array(at, pa.timestamp("ms", "UTC")))
 
 
 def _kept_as(kind: pa.DataType) -> pa.DataType:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_what_it_cannot_follow_is_dropped_and_counted(version, tmp_path, monkeyp
 def test_the_oldest_files_are_removed_and_others_are_left_alone(version, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(request_log, "_ROW_GROUP", 1)
     monkeypatch.setattr(request_log, "_FILE_BYTES", 1)
+    monkeypatch.setattr(request_log, "_LOOK_S", 0.01)
     (tmp_path / "mine.parquet").write_bytes(bytes(5 << 20))
     kept = RequestLog(ServeConfig(request_log=str(tmp_path), request_log_mib=1), 0)
     random = np.random.default_rng(0)
@@ -97,6 +99,8 @@ def test_the_oldest_files_are_removed_and_others_are_left_alone(version, tmp_pat
         columns["vector"] = pa.array(list(random.random((300, 3))))
         columns["liked"] = pa.array(list(random.integers(0, 2**40, (300, 200))))
         kept.put(version, columns, scores(300))
+        while kept._bytes_waiting:  # each in a file of its own
+            time.sleep(0.005)
     kept.close()
     left = list(tmp_path.rglob("requests-*.parquet"))
     assert (tmp_path / "mine.parquet").exists()
