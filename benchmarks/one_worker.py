@@ -41,9 +41,16 @@ class OneWorker(NamedTuple):
     reader: Reader
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes overrides behind options, too."""
+
+    def parse_args(self, *arguments: Any, **named: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.parse_intermixed_args(*arguments, **named)
+
+
 def parser(description: str | None, steps: int, rounds: int) -> argparse.ArgumentParser:
     """CONFIG [key=value ...] --steps --rounds --json."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("config")
     made.add_argument("overrides", nargs="*")
     made.add_argument("--steps", type=int, default=steps, help="of a turn")
