@@ -30,14 +30,19 @@ class ExportConfig(Section):
         description="How rows of tables are stored; none: as trained. int8 takes a quarter of fp32's memory, int4 an "
         "eighth; the bundle's card says what that changed.",
     )
+    scores: dict[str, str] = Field(
+        default={},
+        description="Further outputs, each a formula of tasks' predictions with + - * / ** and numbers: "
+        "{rank: click ** 0.6 * like ** 0.2}. Computed in the program, returned beside the tasks.",
+    )
     max_auc_change: float = Field(
-        default=1e-3,
+        default=1e-4,
         ge=0,
         description="Of a task between trainer and bundle on the rows that both score; beyond, nothing is exported. "
         "Raise it for int4, or where few of those rows have a positive label.",
     )
     parity_rows: int = Field(
-        default=8192,
+        default=16384,
         ge=0,
         description="Rows of the data that trainer and bundle both score; more make a change of AUC plainer, and the "
         "export slower and larger in memory.",

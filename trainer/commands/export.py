@@ -20,19 +20,31 @@ def export(
     precision: Annotated[str | None, typer.Option(help="Of the top: fp32 or bf16.")] = None,
     tables: Annotated[str | None, typer.Option(help="Rows of tables: fp32, fp16, int8 or int4.")] = None,
     device: Annotated[str | None, typer.Option(help="Where it computes: cpu or cuda.")] = None,
+    score: Annotated[
+        list[str] | None, typer.Option(help="NAME=FORMULA of tasks, such as 'rank=click ** 0.6 * like'; repeatable.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help="program, or onnx for model.onnx as well.")] = None,
 ) -> None:
     """Write a bundle for serving: program, tables, feature transforms and a parity check.
 
     What is left out is as the run's config says in its section `export`.
     """
-    given = {"precision": precision, "tables": tables, "device": device, "format": format}
+    given: dict[str, Any] = {"precision": precision, "tables": tables, "device": device, "format": format}
+    if score:
+        given["scores"] = dict(_named(one) for one in score)
     settings = _checked({key: value for key, value in given.items() if value is not None})
     from trainer.export.write import export as export_run
 
     folder = str(out) if out else None
     written = export_run(str(run), folder, overwrite=overwrite, checkpoint=checkpoint, settings=settings)
     report(f"bundle: {written}")
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, mark, formula = text.partition("=")
+    if not mark:
+        raise UserError(f"--score {text!r} has no =\nGive NAME=FORMULA, such as 'rank=click ** 0.6 * like'.")
+    return name.strip(), formula.strip()
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -26,12 +26,13 @@ def card(signature: Signature, example: pa.Table | None, onnx: Sequence[str] | N
         "A bundle of multigate: raw columns in, one prediction per task out. Nothing in it is pickled; the compiled "
         "program is machine code, so load it only from where you would install software from.",
         "## Outputs\n" + _table(("task", "AUC of the run", "AUC here, trainer", "AUC here, bundle"), _tasks(signature)),
+        *(["## Scores\n" + _scores(signature)] if signature.scores else []),
         "## Inputs\nEvery column must be there; null is a missing value. IDs are hashed or looked up inside.\n\n"
         + _table(("column", "type in training", "feature", "becomes"), _inputs(signature)),
         "## Made from\n" + _table(("", ""), _origin(signature)),
         "## Checked\n" + _checks(signature),
         *([] if onnx is None else ["## model.onnx\n" + _portable(signature, onnx)]),
-        "## How to call it\n" + _calls(name, row, signature.tasks),
+        "## How to call it\n" + _calls(name, row, (*signature.tasks, *signature.scores)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -48,6 +49,11 @@ def _tasks(signature: Signature) -> list[list[str]]:
         ours = [_number(found.trainer_auc), _number(found.bundle_auc)] if found else ["", ""]
         rows.append([f"`{task}`", _number(signature.source.metrics.get(f"auc/{task}")), *ours])
     return rows
+
+
+def _scores(signature: Signature) -> str:
+    rows = [[f"`{name}`", f"`{formula}`"] for name, formula in signature.scores.items()]
+    return _table(("score", "formula of the tasks"), rows)
 
 
 def _number(value: float | None) -> str:

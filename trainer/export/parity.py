@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from configs.errors import RunFailed, UserError
 from configs.schema import Config
+from configs.score_formula import evaluate
 from embeddings.features.bags import Bags
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from embeddings.kjt import to_kjt
@@ -45,6 +46,7 @@ from trainer.telemetry.auc import auc
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-6  # in FP32 on a CPU, which adds in another order at most
 _TOLERANCES = {"cuda": 1e-5, "fp16": 0.02, "int8": 0.1, "int4": 0.5, "bf16": 0.1}
+_SCORE_TOLERANCE = 1e-5  # of a formula in 32 bits
 _GENERATED_ROWS = 512
 _LONGEST = 20
 
@@ -98,11 +100,14 @@ def check_parity(
         ParityError: the largest difference, or the change of a task's AUC, is above its limit.
     """
     expected = trainer_predictions(config, tables, top, sample.generated)
-    difference, tasks = largest_difference(expected, bundle.score(sample.generated)), {}
+    found = bundle.score(sample.generated)
+    difference, tasks = largest_difference(expected, found[:, : len(config.tasks)]), {}
+    _check_scores(config, found)
     if sample.data is not None and sample.columns is not None:
         expected = trainer_predictions(config, tables, top, sample.columns)
         found = bundle.predict(sample.data, str(sample.file))
-        difference = max(difference, largest_difference(expected, found))
+        difference = max(difference, largest_difference(expected, found[:, : len(config.tasks)]))
+        _check_scores(config, found)
         tasks = _by_task(config, sample, expected, found)
     parity = Parity(
         generated_rows=len(sample.generated.dense),
@@ -126,6 +131,24 @@ def check_onnx_parity(folder: Path, bundle: Bundle, parity: Parity, sample: Samp
     parity = parity.model_copy(update={"largest_difference": difference, "tolerance": max(parity.tolerance, 1e-5)})
     _refuse(parity)
     return parity
+
+
+def _check_scores(config: Config, found: npt.NDArray[np.float32]) -> None:
+    """Scores beside predictions [B, T + scores] are those that their formulas give in 64 bits, and finite."""
+    by_task = dict(zip(config.tasks, found.T.astype(np.float64), strict=False))
+    for place, (name, formula) in enumerate(config.export.scores.items(), len(config.tasks)):
+        with np.errstate(all="ignore"):
+            expected = evaluate(formula, by_task)
+        if not np.isfinite(expected).all():
+            row = int(np.argmin(np.isfinite(expected)))
+            given = ", ".join(f"{task} {values[row]:.4g}" for task, values in by_task.items())
+            raise ParityError(
+                f"export.scores.{name}: {formula!r} is {expected[row]} where {given}; nothing was exported\n"
+                "Change the formula: a negative number has no broken power, and nothing is divided by 0."
+            )
+        difference = largest_difference(expected, found[:, place])
+        if difference > _SCORE_TOLERANCE:
+            raise ParityError(f"the program's {name} is {difference:.2e} off its formula; nothing was exported")
 
 
 def _tolerance(bundle: Bundle) -> float:

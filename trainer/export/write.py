@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.outputs import check_lasts, check_output
 from configs.schema import Config, Feature
+from configs.score_formula import FormulaError, check_formula, evaluate
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
 from models.build import top_of
@@ -63,6 +64,7 @@ from trainer.serving.signature import (
 
 log = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_EXAMPLE_SCORE = "rank: click ** 0.6 * like ** 0.2 + 0.1 * watch_time"
 _WARM_UP_ROWS = 64
 _TIMED_ROWS = (1, 512)
 _COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
@@ -122,9 +124,21 @@ def _check(config: Config) -> None:
         )
     if wanted.format == "onnx":
         check_onnx(wanted, {group.row_format for group in table_groups(config, wanted.tables)})
+    for name, formula in wanted.scores.items():
+        _check_score(name, formula, config)
     for name, table in config.tables.items():
         if wanted.tables == "int4" and table.embedding_dim % 2:
             raise UserError(f"export.tables is int4, but tables.{name}.embedding_dim is odd\nTake int8.")
+
+
+def _check_score(name: str, formula: str, config: Config) -> None:
+    if name in config.tasks or not name.isidentifier():
+        why = "is a task already" if name in config.tasks else "is not a name"
+        raise UserError(f"export.scores: {name!r} {why}\nGive the score another name.")
+    try:
+        check_formula(formula, config.tasks)
+    except FormulaError as error:
+        raise UserError(f"export.scores.{name}: {formula!r} {error}\nAn example: {_EXAMPLE_SCORE}") from None
 
 
 def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:
@@ -144,6 +158,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         pq.write_table(sample.data.select(names).slice(0, _WARM_UP_ROWS), folder / WARM_UP)
     signature = Signature(
         tasks=tuple(config.tasks),
+        scores=config.export.scores,
         features=features,
         tables={name: config.tables[name] for name in stored.table_digests},
         columns={} if schema is None else {field.name: str(field.type) for field in schema},
@@ -247,7 +262,7 @@ def _write_programs(
     folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
 ) -> tuple[list[Compiled], str | None]:
     """Writes the graph and what is compiled of it, and returns the latter, the fastest first, or why there is none."""
-    predict = Criterion(config.tasks).predict
+    predict = _outputs(config)
     dtype, device = _DTYPES[config.export.precision], config.export.device
     forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, dtype)
     exported = programs.trace(forward, stored.weights, device)
@@ -262,8 +277,21 @@ def _write_programs(
     return compiled, None
 
 
+def _outputs(config: Config) -> Callable[[Tensor], Tensor]:
+    """Logits [B, T] -> predictions of tasks, and the scores that are formulas of them [B, T + scores]."""
+    criterion, formulas = Criterion(config.tasks), config.export.scores
+
+    def outputs(logits: Tensor) -> Tensor:
+        predictions = criterion.predict(logits)
+        by_task = dict(zip(config.tasks, predictions.unbind(dim=1), strict=True))
+        scores = [evaluate(formula, by_task) for formula in formulas.values()]
+        return torch.cat((predictions, torch.stack(scores, dim=1)), dim=1) if scores else predictions
+
+    return outputs
+
+
 def _write_onnx(folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored) -> None:
-    predict = Criterion(config.tasks).predict
+    predict = _outputs(config)
     forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, portable=True)
     inputs = program_inputs(generate_columns(config, rows=8), groups, config.input_layout.dense_width)
     write_onnx(folder / ONNX, forward, load_weights(folder / WEIGHTS, stored.weights), inputs)

@@ -47,7 +47,7 @@ class Bundle:
             bit is served.
 
     Attributes:
-        tasks: names of the predictions.
+        tasks: names of the predictions: those of tasks, then those of scores.
         instructions: what the program was compiled for; None where it is the graph.
 
     Raises:
@@ -60,7 +60,7 @@ class Bundle:
         refuse_device(self.signature, self.folder)
         if verify:
             check_checksums(self.folder, self.signature)
-        self.tasks = self.signature.tasks
+        self.tasks = (*self.signature.tasks, *self.signature.scores)
         self.features = _with_own_files(self.signature, self.folder)
         self.transforms = FeatureTransforms(self.features, self.signature.tables)
         schema = self.signature.arrow_schema

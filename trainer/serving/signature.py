@@ -107,10 +107,11 @@ class Source(_Part):
 
 
 class Signature(_Part):
-    """All of signature.json. Outputs are predictions [B, T], one column a task, in the order of `tasks`."""
+    """All of signature.json. Outputs are predictions [B, T], one column a task, then one a score, in this order."""
 
     format: int = FORMAT
     tasks: tuple[str, ...]
+    scores: Annotated[dict[str, str], Field(description="further outputs after the tasks, by formula of them")] = {}
     features: dict[str, Feature]
     tables: dict[str, TableConfig]
     columns: Annotated[dict[str, str], Field(description="raw column -> its Arrow type in training")] = {}

@@ -1,0 +1,75 @@
+"""Named scores: formulas of predictions that the program computes, beside the tasks in everything that scores."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from torch._inductor import config as inductor
+
+from configs.errors import UserError
+from configs.score_formula import FormulaError, check_formula, evaluate
+from tests.trainer.export.exported_runs import DENSE, make_run, rows
+from trainer.export.parity import ParityError
+from trainer.export.write import export
+from trainer.serving.bundle import Bundle
+from trainer.serving.score import score_files
+
+FORMULA = "click ** 0.6 * (1 - click) ** 0.2 + 0.1 * watch"
+
+
+@pytest.fixture(autouse=True)
+def no_compiler():
+    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("scores"), DENSE)
+
+
+def test_a_score_is_returned_beside_the_tasks(config, tmp_path):
+    settings = {"scores": {"rank": FORMULA, "half": "-click / -2"}}
+    bundle = Bundle(export(config.training.run_dir, str(tmp_path / "b"), settings=settings))
+    assert bundle.tasks == ("click", "watch", "rank", "half")
+    found = bundle.predict(rows(300)).astype(np.float64)
+    click, watch = found[:, 0], found[:, 1]
+    np.testing.assert_allclose(found[:, 2], click**0.6 * (1 - click) ** 0.2 + 0.1 * watch, atol=1e-6)
+    np.testing.assert_allclose(found[:, 3], click / 2, atol=1e-6)
+    assert f"| `rank` | `{FORMULA}` |" in (bundle.folder / "README.md").read_text()
+    pq.write_table(rows(300), tmp_path / "a.parquet")
+    (out,) = score_files(str(bundle.folder), [str(tmp_path / "a.parquet")], str(tmp_path / "out.parquet"))
+    scored = pq.ParquetFile(out).read()
+    assert scored.schema.field("predicted_rank").type == pa.float32()
+    np.testing.assert_allclose(scored["predicted_rank"].to_numpy(), found[:, 2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"rank": "clik * 2"}, r"export.scores.rank: 'clik \* 2' 'clik' is not a task; there are: click, watch\nAn ex"),
+        ({"rank": "click if click else 2"}, "it may have names of tasks"),
+        ({"rank": "click *"}, "is not a formula"),
+        ({"rank": "__import__('os')"}, "'__import__' is not a task"),
+        ({"rank": "1 + 2"}, "names no task"),
+        ({"rank": "click / (1 - 1)"}, "cannot be computed"),
+        ({"click": "watch"}, "'click' is a task already"),
+    ],
+)
+def test_what_is_no_score_is_refused(config, tmp_path, scores, message):
+    with pytest.raises(UserError, match=message):
+        export(config.training.run_dir, str(tmp_path / "b"), settings={"scores": scores})
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_score_that_is_not_finite_is_refused(config, tmp_path):
+    with pytest.raises(ParityError, match=r"export.scores.rank: 'watch \*\* 0.5' is nan where click"):
+        export(config.training.run_dir, str(tmp_path / "b"), settings={"scores": {"rank": "watch ** 0.5"}})
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_usual_order_of_operators():
+    assert evaluate("a + b * 2 ** -a", {"a": 1.0, "b": 3.0}) == 2.5
+    assert evaluate("-(a - b) / 4", {"a": 1.0, "b": 3.0}) == 0.5
+    with pytest.raises(FormulaError):
+        check_formula("a < b", ["a", "b"])
