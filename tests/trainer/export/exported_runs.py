@@ -1,6 +1,10 @@
 """Run directories with a checkpoint of random weights, for the tests of export and serving."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +107,27 @@ def save(config: Config, step: int = 7) -> None:
     checkpointer.wait()
 
 
-def exported(folder: Path, after: Callable[[Config], None] = lambda config: None, **given) -> Path:
-    """The bundle of such a run, with a program that is not compiled. after: is called before it is exported."""
+def exported(folder: Path, after: Callable[[Config], None] | None = None, **given) -> Path:
+    """The bundle of such a run, with a program that is not compiled. after: is called before it is exported.
+
+    Plain ones are copies of one that is exported once: an export takes seconds.
+    """
+    if after is None and not given:
+        return Path(shutil.copytree(_plain(), folder, dirs_exist_ok=True)) / "run" / "export"
     config = make_run(folder, **given)
-    after(config)
+    if after is not None:
+        after(config)
+    return _export(config)
+
+
+@cache
+def _plain() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="exported-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _export(make_run(folder))
+    return folder
+
+
+def _export(config: Config) -> Path:
     with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
         return export(config.training.run_dir)
