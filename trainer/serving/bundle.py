@@ -142,9 +142,11 @@ class Bundle:
         """`predictions`. UserError: one of them is no finite number."""
         if not np.isfinite(predictions).all():
             row, task = np.argwhere(~np.isfinite(predictions))[0]
+            formula = self.signature.scores.get(self.tasks[task])
+            why = "A number of the row lies far beyond those of training, or the model has diverged."
             raise UserError(
                 f"{where}, row {first_row + row}: the prediction of {self.tasks[task]!r} is {predictions[row, task]}\n"
-                "A number of the row lies far beyond those of training, or the model has diverged."
+                + (f"Its formula, {formula}, has no finite value there." if formula else why)
             )
         return predictions
 

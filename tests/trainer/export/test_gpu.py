@@ -14,7 +14,9 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 
 @pytest.mark.gpu
 @ON_GPU
-@pytest.mark.parametrize("settings", [{}, {"tables": "fp16"}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"tables": "fp16", "max_auc_change": 0.05}, {"precision": "bf16", "max_auc_change": 0.05}]
+)
 def test_a_gpu_scores_as_the_cpu(tmp_path, settings):
     config = make_run(tmp_path)
     folder = export(config.training.run_dir, str(tmp_path / "gpu"), settings=settings | {"device": "cuda"})

@@ -9,7 +9,6 @@ from torch._inductor import config as inductor
 from configs.errors import UserError
 from configs.score_formula import FormulaError, check_formula, evaluate
 from tests.trainer.export.exported_runs import DENSE, make_run, rows
-from trainer.export.parity import ParityError
 from trainer.export.write import export
 from trainer.serving.bundle import Bundle
 from trainer.serving.score import score_files
@@ -63,7 +62,7 @@ def test_what_is_no_score_is_refused(config, tmp_path, scores, message):
 
 
 def test_a_score_that_is_not_finite_is_refused(config, tmp_path):
-    with pytest.raises(ParityError, match=r"export.scores.rank: 'watch \*\* 0.5' is nan where click"):
+    with pytest.raises(UserError, match=r"the prediction of 'rank' is nan\nIts formula, watch \*\* 0.5, has no"):
         export(config.training.run_dir, str(tmp_path / "b"), settings={"scores": {"rank": "watch ** 0.5"}})
     assert not (tmp_path / "b").exists()
 
