@@ -53,7 +53,7 @@ class State:
 
 def newest_state(bases: Iterable[Checkpoint], links: Collection[Link], went_on_from: Mapping[int, int]) -> State | None:
     """The state of the highest step, on the newest base that leads to it; None where there is no base."""
-    states = [longest(base, links, went_on_from) for base in bases if _counts(base, went_on_from)]
+    states = [longest(base, links, went_on_from) for base in bases if counts(base, went_on_from)]
     return max(states, key=lambda state: (state.step, state.base.step), default=None)
 
 
@@ -61,7 +61,7 @@ def longest(base: Checkpoint, links: Iterable[Link], went_on_from: Mapping[int, 
     """The longest chain behind `base` that can end where it ends."""
     followers: dict[str, list[Link]] = {}
     for link in links:
-        if _counts(link, went_on_from) and link.step > base.step:
+        if counts(link, went_on_from) and link.step > base.step:
             followers.setdefault(link.predecessor, []).append(link)
     chain: list[Link] = []
     at: Sequence[str] = [base.digest, *([base.merged_from] if base.merged_from else [])]
@@ -78,7 +78,7 @@ def all_states(bases: Iterable[Checkpoint], links: Collection[Link], went_on_fro
     """Every state that can be taken, one for each step, by step; on the newest base that leads to it."""
     found: dict[int, State] = {}
     for base in sorted(bases, key=lambda base: base.step):
-        if not _counts(base, went_on_from):
+        if not counts(base, went_on_from):
             continue
         chain = longest(base, links, went_on_from).links
         ends = [State(base), *(State(base, chain[: n + 1]) for n, link in enumerate(chain) if link.ends)]
@@ -86,6 +86,6 @@ def all_states(bases: Iterable[Checkpoint], links: Collection[Link], went_on_fro
     return [found[step] for step in sorted(found)]
 
 
-def _counts(part: Checkpoint | Link, went_on_from: Mapping[int, int]) -> bool:
-    """Not what an older attempt wrote beyond the step that a newer one went on from."""
+def counts(part: Checkpoint | Link, went_on_from: Mapping[int, int]) -> bool:
+    """Whether it is part of the run: not what an older attempt wrote beyond the step that a newer one went on from."""
     return part.step <= last_step_of(part.attempt, went_on_from)

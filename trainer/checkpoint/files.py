@@ -82,6 +82,7 @@ def write_complete(checkpoint: Checkpoint) -> str:
             "extra": checkpoint.extra,
             "files": files_as_json(checkpoint.files),
         },
+        indent=1,
     )
 
 

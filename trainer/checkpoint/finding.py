@@ -13,7 +13,7 @@ from trainer.checkpoint import files, marks
 from trainer.checkpoint.chain import State, newest_state
 from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.link_files import Link
-from trainer.checkpoint.there import there
+from trainer.checkpoint.there import There, lately_there, there
 from trainer.ranks.agreement import Agreement
 from trainer.run.folder import Folder
 
@@ -38,27 +38,33 @@ class Finder:
         Raises:
             UserError: there are checkpoints, but none is whole; or some host does not see them.
         """
-        is_first = self._ranks.rank == 0
-        found = self._ranks.from_first(there(self._checkpoints) if is_first else None)
-        assert found is not None
+        found = self._agreed(lately_there)
         damaged = dict(found.damaged)
         while (state := newest_state(found.bases, found.links, found.went_on_from)) is not None:
             wrong = self.first_problem(state)
             if wrong is None:
                 break
-            folder, damaged[folder] = wrong[0], wrong[1]
-            found = found.without(folder)
+            damaged[wrong[0]] = wrong[1]
+            found = self._agreed(there)
+            for folder in damaged:
+                found = found.without(folder)
         if state is None and (damaged or found.links):
             why = list(damaged.values()) or ["there are links, but not the base that they follow"]
             raise UserError(
                 f"no checkpoint of {self._checkpoints} is whole: {'; '.join(why)}\n"
                 "restore the files, or start again from the beginning with --overwrite"
             )
-        if is_first:
+        if self._ranks.rank == 0:
             for folder, problem in damaged.items():
                 say(f"{problem}; set aside, taking the checkpoint before")
                 files.set_aside(folder)
         return state
+
+    def _agreed(self, read: Callable[[Folder], There]) -> There:
+        """What rank 0 reads."""
+        found = self._ranks.from_first(read(self._checkpoints) if self._ranks.rank == 0 else None)
+        assert found is not None
+        return found
 
     def first_problem(self, state: State) -> tuple[Folder, str] | None:
         """The first part of a state, from its base on, that is not whole, and why."""

@@ -137,10 +137,10 @@ def read_link(folder: Folder) -> Link:
     )
 
 
-def find_links(checkpoints: Folder) -> tuple[list[Link], dict[Folder, str]]:
-    """All complete links, in no order, and by folder what is wrong with those whose complete.json is damaged."""
+def find_links(checkpoints: Folder, beyond: int = -1) -> tuple[list[Link], dict[Folder, str]]:
+    """Complete links of steps beyond one, in no order, and by folder what is wrong with a complete.json of them."""
     found, damaged = [], {}
-    for folder in link_folders(checkpoints):
+    for folder in (folder for folder in link_folders(checkpoints) if step_of(folder) > beyond):
         try:
             found.append(read_link(folder))
         except FileNotFoundError:

@@ -15,11 +15,14 @@ COMPLETE = "complete.json"
 _FILE_NAME = re.compile(r"[\w-][\w.-]*")
 
 
-def write_mark(folder: Folder, content: dict[str, Any]) -> str:
-    """Makes the folder count, at once; returns the digest by which others name it."""
+def write_mark(folder: Folder, content: dict[str, Any], indent: int | None = None) -> str:
+    """Makes the folder count, at once; returns the digest by which others name it.
+
+    indent: of the JSON. With one it is for people too, and takes Python some milliseconds, in which training waits.
+    """
     digest = checksum(json.dumps(content, sort_keys=True).encode())
     folder.sync()
-    folder.write_bytes(COMPLETE, json.dumps({**content, "digest": digest}, indent=1).encode())
+    folder.write_bytes(COMPLETE, json.dumps({**content, "digest": digest}, indent=indent).encode())
     return digest
 
 

@@ -6,7 +6,7 @@ Whether their files are whole is `finding`'s to check. Imports no torch: the dri
 from typing import NamedTuple
 
 from trainer.checkpoint import attempts, files
-from trainer.checkpoint.chain import State, all_states, newest_state
+from trainer.checkpoint.chain import State, all_states, counts, newest_state
 from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.link_files import Link, find_links
 from trainer.run.folder import Folder
@@ -31,9 +31,17 @@ def there(checkpoints: Folder) -> There:
     return There(bases, links, attempts.bounds(checkpoints), damaged | damaged_links)
 
 
+def lately_there(checkpoints: Folder) -> There:
+    """The same without links that the newest base has made needless: enough to find the newest state."""
+    (bases, damaged), went_on_from = files.find(checkpoints), attempts.bounds(checkpoints)
+    newest = max((base.step for base in bases if counts(base, went_on_from)), default=-1)
+    links, damaged_links = find_links(checkpoints, beyond=newest)
+    return There(bases, links, went_on_from, damaged | damaged_links)
+
+
 def newest_by_marks(checkpoints: Folder) -> State | None:
     """The newest state, no file of which was checked. For what is shown or compared, not for what is loaded."""
-    found = there(checkpoints)
+    found = lately_there(checkpoints)
     return newest_state(found.bases, found.links, found.went_on_from)
 
 
