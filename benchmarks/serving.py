@@ -56,15 +56,15 @@ def ours(bundle: Path, work: Path) -> Iterator[tuple[str, str, int]]:
             process.wait()
 
 
-def made_bundle(folder: Path) -> tuple[Path, Path]:
+def made_bundle(folder: Path, config: Path = CONFIG) -> tuple[Path, Path]:
     """A bundle of the preset after a few steps, and a file of its rows."""
     settings = [
         *(f"data.root={folder}/data", f"training.run_dir={folder}/run", "training.max_steps=5", "launch.workers=1"),
         *("data.generate.train_rows=60000", "data.generate.validation_rows=20000"),
     ]
-    for command in (["train", str(CONFIG), *settings], ["export", str(folder / "run")]):
+    for command in (["train", str(config), *settings], ["export", str(folder / "run")]):
         subprocess.run([sys.executable, "-m", "trainer", *command], cwd=ROOT, check=True, stdout=sys.stderr)
-    return folder / "run" / "export", next((folder / "data" / "validation").glob("*.parquet"))
+    return folder / "run" / "export", next((folder / "data" / "validation").rglob("*.parquet"))
 
 
 def measure_ours(bundle: Path, rows: pa.Table, peers: Path | None, seconds: float, work: Path) -> dict[str, Load]:
