@@ -1,9 +1,11 @@
 """What rank 0 does for a chain between two saves: merges the next base, and removes what is kept no longer.
 
-The chain behind a base stays short: after 200 links, or a quarter of the base's bytes, a process merges the next one
-out of files, while training and links go on. How a merge is done is `merge`'s business, what a link has `links`'.
+The chain behind a base stays short: after 200 links, or a quarter of the base's bytes (32 MiB where that is more), a
+process merges the next one out of files, while training and links go on. How a merge is done is `merge`'s business,
+what a link has `links`'.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable
 
@@ -19,6 +21,7 @@ from trainer.run.folder import Folder
 
 LONGEST = 200
 LARGEST = 0.25  # of the base's bytes
+AT_LEAST = 32 << 20  # bytes that are read in no time: a small base is not merged at every link
 _WITH_WHOLE = 3  # last links that keep their whole parts
 _EVERY = 20
 
@@ -72,7 +75,7 @@ class Upkeep:
         links = state.links
         if len(links) < self._tries_again_at:
             return False
-        return len(links) >= LONGEST or sum(link.size for link in links) >= LARGEST * state.base.size
+        return len(links) >= LONGEST or sum(link.size for link in links) >= max(AT_LEAST, LARGEST * state.base.size)
 
     def _start(self) -> None:
         if self._merge is None and self._next is not None:
@@ -82,6 +85,7 @@ class Upkeep:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # NumPy starts no threads
             )
             self._merge = process, state
 
