@@ -169,11 +169,11 @@ class Batcher:
 
 def _rows_of(one: Waiting, start: int, stop: int, durations: Durations) -> Predictions:
     call = one.call
-    if call.shared:
-        return predict_shared(one.version, call, start, stop, durations)
     if one.columns is None:
         one.columns = call.join([call])
-    columns = {name: column.slice(start, stop - start) for name, column in one.columns.items()}
+    columns = {n: c if n in call.shared else c.slice(start, stop - start) for n, c in one.columns.items()}
+    if call.shared:
+        return predict_shared(one.version, columns, call.shared, stop - start, durations, start)
     return predict(one.version, columns, durations, start)
 
 
@@ -181,9 +181,11 @@ def score(version: Version, calls: Sequence[Call], durations: Durations) -> list
     """Predictions of each call, scored together; with a mistake among them, each alone, so that it hits its own."""
     first = calls[0]
     try:
+        columns = first.join(calls)
         if first.shared:
-            return [predict_shared(version, first, 0, first.rows, durations)]
-        predictions = predict(version, first.join(calls), durations)
+            predictions = predict_shared(version, columns, first.shared, first.rows, durations)
+        else:
+            predictions = predict(version, columns, durations)
     except Exception as error:
         if len(calls) == 1:
             return [error]

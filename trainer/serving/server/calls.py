@@ -52,9 +52,10 @@ class ColumnCall:
 
     @cached_property
     def kind(self) -> Any:
-        """Of calls that can be joined: the same columns of the same types; one with shared columns stays alone."""
+        """Of calls that can be joined: the same columns of the same types, and where some are shared the same of them,
+        for as many rows: what is counted of a shared row is counted for each of them."""
         types = tuple((n, c.dtype if isinstance(c, np.ndarray) else c.type) for n, c in self.columns.items())
-        return (types, id(self)) if self.shared else types
+        return (types, self.shared, self.count) if self.shared else types
 
     def join(self, calls: Sequence["ColumnCall"]) -> dict[str, pa.Array]:
         """See `Call`."""

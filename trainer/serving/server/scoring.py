@@ -1,7 +1,7 @@
 """Columns of raw values -> predictions, with the time that each part took.
 
 One user, many candidates: columns with one row for all of a call's are transformed once, and what they became stands
-for every row.
+for every row. Several such calls are transformed and scored together, as others are.
 """
 
 import time
@@ -15,7 +15,6 @@ import pyarrow as pa
 from embeddings.features.bags import Bags
 from embeddings.features.feature_transforms import Columns
 from trainer.serving.bundle import Bundle
-from trainer.serving.server.calls import Call
 from trainer.serving.server.models import Version
 
 WHERE = "request"  # where messages say that rows are from
@@ -53,38 +52,53 @@ def _score(
 
 
 def predict_shared(
-    version: Version, call: Call, start: int, stop: int, durations: Durations
+    version: Version,
+    columns: Mapping[str, pa.Array],
+    shared: frozenset[str],
+    count: int,
+    durations: Durations,
+    first_row: int = 0,
 ) -> npt.NDArray[np.float32]:
-    """Predictions of rows [start, stop) of a call with shared columns."""
+    """Predictions [R, T] of calls with shared columns and as many rows, scored together.
+
+    Args:
+        columns: those of `shared` have one row per call, the others R.
+        count: rows of each call.
+    """
     begin = time.perf_counter_ns()
-    columns, count = call.join([call]), stop - start
-    own = {name: column.slice(start, count) for name, column in columns.items() if name not in call.shared}
-    once, each = version.halves(call.shared)
+    call_of_row = np.repeat(np.arange(len(columns[next(iter(shared))])), count)
+    own = {name: column for name, column in columns.items() if name not in shared}
+    once, each = version.halves(shared)
     for name in each.columns:  # a feature that reads shared columns beside others has them for each row
-        if name in call.shared:
-            own[name] = columns[name].take(pa.array(np.zeros(count, np.int64)))
+        if name in shared:
+            own[name] = columns[name].take(pa.array(call_of_row))
     left = version.bundle.columns(pa.table({name: columns[name] for name in once.columns}), WHERE, 0, once)
-    right = version.bundle.columns(pa.table(own), WHERE, start, each)
-    dense = np.empty((count, version.bundle.transforms.dense_width), np.float32)
-    for transforms, part in ((once, left), (each, right)):
+    right = version.bundle.columns(pa.table(own), WHERE, first_row, each)
+    dense = np.empty((len(call_of_row), version.bundle.transforms.dense_width), np.float32)
+    for transforms, part in ((once, left.dense[call_of_row]), (each, right.dense)):
         for name, (first, last) in transforms.dense_spans.items():
             low, high = version.bundle.transforms.dense_spans[name]
-            dense[:, low:high] = part.dense[:, first:last]
+            dense[:, low:high] = part[:, first:last]
     sparse = {name: _repeated(bags, count) for name, bags in left.sparse.items()} | right.sparse
-    predictions = _score(version.bundle, Columns(sparse, dense), durations, begin, start)
+    predictions = _score(version.bundle, Columns(sparse, dense), durations, begin, first_row)
     version.skew.count(once.features, columns, left, count)
     version.skew.count(each.features, own, right)
     if version.log is not None:
-        version.log.put(version, _for_each_row(columns, call.shared, start, count), predictions)
+        rows = pa.array(call_of_row)
+        version.log.put(version, {n: c.take(rows) if n in shared else c for n, c in columns.items()}, predictions)
     return predictions
 
 
-def _for_each_row(columns: Mapping[str, pa.Array], shared: frozenset[str], start: int, count: int) -> dict:
-    first = pa.array(np.zeros(count, np.int64))
-    return {n: c.take(first) if n in shared else c.slice(start, count) for n, c in columns.items()}
-
-
 def _repeated(bags: Bags, count: int) -> Bags:
-    weights = None if bags.weights is None else np.tile(bags.weights, count)
-    lengths = np.broadcast_to(np.int32(1), count) if bags.is_scalar else np.full(count, bags.lengths[0], np.int32)
-    return Bags(np.tile(bags.values, count), lengths, weights)
+    """Each bag `count` times."""
+    if bags.is_scalar:
+        weights = None if bags.weights is None else np.repeat(bags.weights, count)
+        return Bags(np.repeat(bags.values, count), np.broadcast_to(np.int32(1), len(bags) * count), weights)
+    ends = np.cumsum(bags.lengths)
+    spans = list(zip(ends - bags.lengths, ends, strict=True))
+
+    def tiled(of: npt.NDArray) -> npt.NDArray:
+        return np.concatenate([np.tile(of[first:last], count) for first, last in spans])
+
+    weights = None if bags.weights is None else tiled(bags.weights)
+    return Bags(tiled(bags.values), np.repeat(bags.lengths, count), weights)

@@ -20,9 +20,10 @@ from configs.serve_config import ServeConfig
 from tests.trainer.export.exported_runs import exported, rows
 from tests.trainer.serving.server.running import running, scored, version_of
 from trainer.serving.bundle import Bundle
-from trainer.serving.server.batcher import Batcher
+from trainer.serving.server.batcher import Batcher, score
 from trainer.serving.server.board import Totals
 from trainer.serving.server.predict import read_rows
+from trainer.serving.server.scoring import Durations
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,21 @@ def test_what_rows_have_in_common_is_sent_once(url, bundle):
     status, answer = call(url, "/predict", body)
     assert status == 200
     np.testing.assert_allclose([row["click"] for row in answer["predictions"]], bundle.predict(table)[:, 0], atol=1e-6)
+
+
+def test_users_with_as_many_candidates_are_scored_together(bundle):
+    version, table, calls, expected = version_of(bundle), rows(3), [], []
+    for place, user in enumerate(json_rows(3)):
+        shared = {name: value for name, value in user.items() if name != "price"}
+        body = {"shared": shared, "rows": [{"price": float(price)} for price in range(5)]}
+        calls.append(read_rows(version, json.dumps(body).encode()))
+        alike = table.take([place] * 5)
+        expected.append(
+            bundle.predict(alike.set_column(alike.column_names.index("price"), "price", pa.array(np.arange(5.0))))
+        )
+    assert len({call.kind for call in calls}) == 1
+    for found, wanted in zip(score(version, calls, Durations()), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_a_mistake_hits_its_own_request_only(bundle):
