@@ -7,6 +7,7 @@ from pydantic import Field
 from configs.section import Section
 
 RowFormat = Literal["fp32", "fp16", "int8", "int4"]
+CalibrationKind = Literal["platt", "isotonic"]
 
 
 class ExportConfig(Section):
@@ -34,6 +35,12 @@ class ExportConfig(Section):
         default={},
         description="Further outputs, each a formula of tasks' predictions with + - * / ** and numbers: "
         "{rank: click ** 0.6 * like ** 0.2}. Computed in the program, returned beside the tasks.",
+    )
+    calibration: dict[str, CalibrationKind] = Field(
+        default={},
+        description="Task -> how its probabilities are calibrated, on the labels of parity_rows of the validation "
+        "part: {click: isotonic}. platt: sigmoid(a * logit + b), for few rows; isotonic: any rising line. Scores take "
+        "calibrated predictions.",
     )
     max_auc_change: float = Field(
         default=1e-4,

@@ -23,6 +23,9 @@ def export(
     score: Annotated[
         list[str] | None, typer.Option(help="NAME=FORMULA of tasks, such as 'rank=click ** 0.6 * like'; repeatable.")
     ] = None,
+    calibrate: Annotated[
+        list[str] | None, typer.Option(help="TASK=platt or TASK=isotonic, fitted on the validation part; repeatable.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help="program, or onnx for model.onnx as well.")] = None,
 ) -> None:
     """Write a bundle for serving: program, tables, feature transforms and a parity check.
@@ -31,7 +34,11 @@ def export(
     """
     given: dict[str, Any] = {"precision": precision, "tables": tables, "device": device, "format": format}
     if score:
-        given["scores"] = dict(_named(one) for one in score)
+        given["scores"] = dict(
+            _named("--score", one, "NAME=FORMULA, such as 'rank=click ** 0.6 * like'") for one in score
+        )
+    if calibrate:
+        given["calibration"] = dict(_named("--calibrate", one, "TASK=KIND, such as click=platt") for one in calibrate)
     settings = _checked({key: value for key, value in given.items() if value is not None})
     from trainer.export.write import export as export_run
 
@@ -40,11 +47,11 @@ def export(
     report(f"bundle: {written}")
 
 
-def _named(text: str) -> tuple[str, str]:
-    name, mark, formula = text.partition("=")
+def _named(option: str, text: str, form: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
     if not mark:
-        raise UserError(f"--score {text!r} has no =\nGive NAME=FORMULA, such as 'rank=click ** 0.6 * like'.")
-    return name.strip(), formula.strip()
+        raise UserError(f"{option} {text!r} has no =\nGive {form}.")
+    return name.strip(), value.strip()
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
@@ -53,5 +60,6 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         ExportConfig.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]} {first['input']}: {first['msg']}\nSee: export --help") from None
+        option = {"calibration": "calibrate", "scores": "score"}.get(str(first["loc"][0]), first["loc"][0])
+        raise UserError(f"--{option} {first['input']}: {first['msg']}\nSee: export --help") from None
     return settings

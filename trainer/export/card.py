@@ -26,6 +26,7 @@ def card(signature: Signature, example: pa.Table | None, onnx: Sequence[str] | N
         "A bundle of multigate: raw columns in, one prediction per task out. Nothing in it is pickled; the compiled "
         "program is machine code, so load it only from where you would install software from.",
         "## Outputs\n" + _table(("task", "AUC of the run", "AUC here, trainer", "AUC here, bundle"), _tasks(signature)),
+        *(["## Calibration\n" + _calibration(signature)] if signature.calibration else []),
         *(["## Scores\n" + _scores(signature)] if signature.scores else []),
         "## Inputs\nEvery column must be there; null is a missing value. IDs are hashed or looked up inside.\n\n"
         + _table(("column", "type in training", "feature", "becomes"), _inputs(signature)),
@@ -54,6 +55,20 @@ def _tasks(signature: Signature) -> list[list[str]]:
 def _scores(signature: Signature) -> str:
     rows = [[f"`{name}`", f"`{formula}`"] for name, formula in signature.scores.items()]
     return _table(("score", "formula of the tasks"), rows)
+
+
+def _calibration(signature: Signature) -> str:
+    rows = []
+    for task, found in signature.calibration.items():
+        pairs = zip(found.before.model_dump().values(), found.after.model_dump().values(), strict=True)
+        cells = [f"{before:.5f} -> {after:.5f}" for before, after in pairs]
+        rows.append([f"`{task}`", found.kind, f"{found.rows:,}", *cells])
+    head = ("task", "kind", "rows", "log loss", "sum of predictions / of labels", "expected calibration error")
+    return (
+        "Predictions, and scores of them, are calibrated on these rows of the validation part. What stands after "
+        "each arrow is of rows that a fit on the others has not seen; the error is over 10 bins of equal weight.\n\n"
+        + _table(head, rows)
+    )
 
 
 def _number(value: float | None) -> str:

@@ -26,7 +26,7 @@ class ForwardPass(nn.Module):
         layout: of the top's input.
         top: gives its forward pass, not its weights.
         top_names: of the weights after the tables', in the top's state dict.
-        predict: logits [B, T] -> predictions [B, T].
+        predict: logits [B, T], and the weights after the top's -> predictions [B, T].
         dtype: in which the top computes.
         portable: add gathered rows, by operators that every runtime has.
     """
@@ -37,7 +37,7 @@ class ForwardPass(nn.Module):
         layout: InputLayout,
         top: nn.Module,
         top_names: Sequence[str],
-        predict: Callable[[Tensor], Tensor],
+        predict: Callable[..., Tensor],
         dtype: torch.dtype = torch.float32,
         *,
         portable: bool = False,
@@ -59,10 +59,11 @@ class ForwardPass(nn.Module):
             pooled.append(pool(sums, lengths, group.mean))
         dense = next(left) if self.dense_width else None
         blocks = [dense if run is None else _side_by_side(pooled[run.group], run) for run in self._runs]
-        named = dict(zip(self._top_names, weights[len(self.groups) :], strict=True))
+        end = len(self.groups) + len(self._top_names)
+        named = dict(zip(self._top_names, weights[len(self.groups) : end], strict=True))
         x = torch.cat([block.to(self._dtype) for block in blocks if block is not None], dim=1)
         logits, _ = functional_call(self._top[0], named, (x,))
-        return self._predict(logits)
+        return self._predict(logits, *weights[end:])
 
 
 def pool(sums: Tensor, lengths: Tensor, mean: Sequence[bool]) -> Tensor:

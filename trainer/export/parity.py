@@ -9,7 +9,7 @@ then is AUC, over the rows of the data that have labels.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from trainer.data.dataset.partitions import folder_of
 from trainer.data.dataset.path_columns import add_path_columns
 from trainer.data.dataset.source import Source, file_url, open_source
 from trainer.data.reading.batch import Batch
+from trainer.export.calibration import Calibration
 from trainer.export.onnx import onnx_predictions
 from trainer.export.weights import KeptRows
 from trainer.objective import Objective
@@ -64,12 +65,14 @@ class SampleRows:
         data: raw rows of the data; None where it cannot be read.
         file: where these are from.
         columns: the same transformed.
+        is_validation: whether they are of the validation part.
     """
 
     generated: Columns
     data: pa.Table | None
     file: str | None
     columns: Columns | None
+    is_validation: bool
 
     def kept(self, config: Config) -> dict[str, KeptRows]:
         """Table -> the rows of it that the sample looks up, still to be read."""
@@ -81,32 +84,43 @@ class SampleRows:
 
 
 def sample_rows(config: Config, transforms: FeatureTransforms, schema: pa.Schema | None) -> SampleRows:
-    """Generated rows, and `export.parity_rows` of the data."""
-    data, file = _rows_of_the_data(config, transforms, schema) if config.export.parity_rows else (None, None)
-    columns = None if data is None else transforms(data, str(file))
-    return SampleRows(generate_columns(config), data, file, columns)
+    """Generated rows, and `export.parity_rows` of the validation part, else of the training part."""
+    parts = ((True, config.data.validation), (False, config.data.train)) if config.export.parity_rows else ()
+    for is_validation, part in parts:
+        data, file = _rows_of_a_part(config, part, transforms, schema)
+        if data is not None:
+            return SampleRows(generate_columns(config), data, file, transforms(data, str(file)), is_validation)
+    return SampleRows(generate_columns(config), None, None, None, False)
 
 
 def check_parity(
-    bundle: Bundle, config: Config, tables: Mapping[str, Tensor | KeptRows], top: nn.Module, sample: SampleRows
+    bundle: Bundle,
+    config: Config,
+    tables: Mapping[str, Tensor | KeptRows],
+    top: nn.Module,
+    sample: SampleRows,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> Parity:
     """Compares predictions of the bundle, as a server would load it, with the trainer's.
 
     Args:
         tables: as they were trained, by name; only the rows looked up are read.
         top: with its trained weights, in eval mode.
+        calibrations: of tasks, which the trainer's predictions are put through.
 
     Raises:
         ParityError: the largest difference, or the change of a task's AUC, is above its limit.
     """
-    expected = trainer_predictions(config, tables, top, sample.generated)
+    calibrations, width = calibrations or {}, len(config.tasks)
+    steepness = _steepness(config, calibrations)
+    expected = _expected(config, tables, top, sample.generated, calibrations)
     found = bundle.score(sample.generated)
-    difference, tasks = largest_difference(expected, found[:, : len(config.tasks)]), {}
+    difference, tasks = largest_difference(expected, found[:, :width], steepness), {}
     _check_scores(config, found)
     if sample.data is not None and sample.columns is not None:
-        expected = trainer_predictions(config, tables, top, sample.columns)
+        expected = _expected(config, tables, top, sample.columns, calibrations)
         found = bundle.predict(sample.data, str(sample.file))
-        difference = max(difference, largest_difference(expected, found[:, : len(config.tasks)]))
+        difference = max(difference, largest_difference(expected, found[:, :width], steepness))
         _check_scores(config, found)
         tasks = _by_task(config, sample, expected, found)
     parity = Parity(
@@ -122,12 +136,20 @@ def check_parity(
     return parity
 
 
-def check_onnx_parity(folder: Path, bundle: Bundle, parity: Parity, sample: SampleRows) -> Parity:
+def check_onnx_parity(
+    folder: Path,
+    bundle: Bundle,
+    config: Config,
+    parity: Parity,
+    sample: SampleRows,
+    calibrations: Mapping[str, Calibration],
+) -> Parity:
     """`parity` with what the portable form of the bundle, run by ONNX Runtime, adds to the largest difference."""
-    difference = parity.largest_difference
+    difference, steepness = parity.largest_difference, _steepness(config, calibrations)
+    steepness += (max(steepness),) * len(config.export.scores)
     for columns in (sample.generated, *([] if sample.columns is None else [sample.columns])):
         found = onnx_predictions(folder, bundle.signature.groups, bundle.signature.dense_width, columns)
-        difference = max(difference, largest_difference(bundle.score(columns), found))
+        difference = max(difference, largest_difference(bundle.score(columns), found, steepness))
     parity = parity.model_copy(update={"largest_difference": difference, "tolerance": max(parity.tolerance, 1e-5)})
     _refuse(parity)
     return parity
@@ -199,18 +221,40 @@ def _by_task(
     return tasks
 
 
-def largest_difference(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:
-    """Largest |a - b| / max(1, |a|) of predictions [B, T]; NaN in either is infinite."""
+def _steepness(config: Config, calibrations: Mapping[str, Calibration]) -> tuple[float, ...]:
+    """[T]: what a calibration makes differences of a task grow by; 1 where there is none."""
+    return tuple(calibrations[name].steepness if name in calibrations else 1.0 for name in config.tasks)
+
+
+def _expected(
+    config: Config,
+    tables: Mapping[str, Tensor | KeptRows],
+    top: nn.Module,
+    columns: Columns,
+    calibrations: Mapping[str, Calibration],
+) -> npt.NDArray[np.float32]:
+    """The trainer's predictions [B, T], calibrated in 64 bits."""
+    predictions, logits = trainer_predictions(config, tables, top, columns)
+    for place, name in enumerate(config.tasks):
+        if name in calibrations:
+            predictions[:, place] = calibrations[name](predictions[:, place], logits[:, place])
+    return predictions
+
+
+def largest_difference(
+    expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32], steepness: Sequence[float] = (1.0,)
+) -> float:
+    """Largest |a - b| / max(1, |a|) of predictions [B, T], over the steepness of their column; NaN is infinite."""
     assert expected.shape == found.shape, (expected.shape, found.shape)
-    difference = np.abs(expected - found) / np.maximum(1, np.abs(expected))
+    difference = np.abs(expected - found) / np.maximum(1, np.abs(expected)) / np.asarray(steepness)
     return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max())
 
 
 @torch.no_grad()
 def trainer_predictions(
     config: Config, tables: Mapping[str, Tensor | KeptRows], top: nn.Module, columns: Columns
-) -> npt.NDArray[np.float32]:
-    """Predictions [B, T] of the trainer's modules, unsharded, in 32 bits."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Predictions and logits [B, T] of the trainer's modules, unsharded, in 32 bits."""
     small, weights, sparse = _looked_up(config, tables, columns)
     collection = build_tables(small, torch.device("cpu"))
     if collection is not None:
@@ -218,8 +262,10 @@ def trainer_predictions(
     unlabelled = torch.zeros(len(columns.dense), len(config.tasks))
     kjt = to_kjt(list(sparse), sparse) if sparse else None
     batch = Batch(kjt, torch.from_numpy(columns.dense), unlabelled, unlabelled, (0, 0))
-    _, outputs = Ranker(collection, small, top, Objective(config, 1)).eval()(batch)
-    return outputs.predictions.numpy()
+    objective, logits = Objective(config, 1), []
+    objective.register_forward_pre_hook(lambda _, given: logits.append(given[0][0]))
+    _, outputs = Ranker(collection, small, top, objective).eval()(batch)
+    return outputs.predictions.numpy(), logits[0].float().numpy()
 
 
 def _looked_up(
@@ -256,30 +302,27 @@ def generate_columns(config: Config, rows: int = _GENERATED_ROWS) -> Columns:
     return Columns(sparse, random.standard_normal((rows, config.input_layout.dense_width), np.float32))
 
 
-def _rows_of_the_data(
-    config: Config, transforms: FeatureTransforms, schema: pa.Schema | None
+def _rows_of_a_part(
+    config: Config, part: str, transforms: FeatureTransforms, schema: pa.Schema | None
 ) -> tuple[pa.Table | None, str | None]:
-    """The first rows of the validation part, else of the training part, and their file; none where the data is not."""
-    for part in (config.data.validation, config.data.train):
-        if part is None:
-            continue
-        source = open_source(config.data.root, part)
+    """The first rows of a part, and their file; none where the data is not."""
+    source = open_source(config.data.root, part)
+    try:
+        files = list_files(source, config.data.read_timeout_s).files
+    except (UserError, RunFailed) as error:
+        log.info("no rows of %s for the parity check: %s", source.root, first_line(error))
+        return None, None
+    for path, _ in files:
+        url = file_url(source.root, path)
         try:
-            files = list_files(source, config.data.read_timeout_s).files
-        except (UserError, RunFailed) as error:
-            log.info("no rows of %s for the parity check: %s", source.root, first_line(error))
-            continue
-        for path, _ in files:
-            url = file_url(source.root, path)
-            try:
-                rows = _first_rows(source, path, config, transforms.columns, schema)
-                if rows is not None:
-                    transforms(rows, url)
-            except (OSError, pa.ArrowException, UserError) as error:  # such as one that is still being written
-                log.warning("%s is skipped in the parity check: %s", url, first_line(error))
-                continue
+            rows = _first_rows(source, path, config, transforms.columns, schema)
             if rows is not None:
-                return rows, url
+                transforms(rows, url)
+        except (OSError, pa.ArrowException, UserError) as error:  # such as one that is still being written
+            log.warning("%s is skipped in the parity check: %s", url, first_line(error))
+            continue
+        if rows is not None:
+            return rows, url
     return None, None
 
 
@@ -290,7 +333,7 @@ def _first_rows(
     url = file_url(source.root, path)
     with source.open(path) as file:
         footer = read_footer(file, url)
-        wanted = dict.fromkeys((*columns, *Targets(config.tasks, None).columns))
+        wanted = dict.fromkeys((*columns, *Targets(config.tasks, config.data.weight_column).columns))
         present = [column for column in wanted if column in footer.schema.names]
         reader = pq.ParquetFile(file, metadata=footer.metadata, page_checksum_verification=True)
         batches, left = [], config.export.parity_rows

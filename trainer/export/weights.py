@@ -111,12 +111,14 @@ def write_weights(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     kept: Mapping[str, KeptRows],
+    reserved: Sequence[Weight] = (),
 ) -> Stored:
     """Writes tables and top of `checkpoint` to `path`.
 
     Args:
         dtype: of the top's floating-point weights.
         kept: table -> what is to be kept of it.
+        reserved: what comes after the top; `fill` writes it.
 
     Raises:
         DivergedError: the checkpoint holds NaN or infinite numbers.
@@ -126,7 +128,7 @@ def write_weights(
         top = {name: stored.whole(saved_names.top(name)) for name in in_top}
         cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in top.items()}
         tables = [_stack(group, config) for group in groups]
-        weights = tables + [_weight(_TOP + name, tensor) for name, tensor in cast.items()]
+        weights = tables + [_weight(_TOP + name, tensor) for name, tensor in cast.items()] + list(reserved)
         places = _write_header(file, sorted(weights, key=lambda w: -getattr(torch, w.dtype).itemsize))
         for name, tensor in cast.items():
             file.seek(places[_TOP + name])
@@ -139,6 +141,16 @@ def write_weights(
                 digests[name] = _write_table(file, stored, name, group.row_format, kept.get(name))
         refuse_to_load(stored.unsound, (), checkpoint.folder, Agreement())
     return Stored(weights, digests, top)
+
+
+def fill(path: Path, values: Mapping[str, Tensor]) -> None:
+    """Writes reserved tensors into their places."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for name, tensor in values.items():
+            file.seek(8 + length + header[name]["data_offsets"][0])
+            file.write(_bytes_of(tensor))
 
 
 def _write_table(file: IO[bytes], stored: Regions, name: str, row_format: RowFormat, kept: KeptRows | None) -> str:

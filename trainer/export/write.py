@@ -31,13 +31,30 @@ from models.criterion import Criterion
 from trainer.checkpoint.files import Checkpoint
 from trainer.data.dataset.schema_text import schema_to_text
 from trainer.export import programs
+from trainer.export.calibration import (
+    Calibration,
+    Labelled,
+    calibrated,
+    fit,
+    labelled_rows,
+    report,
+    reserved,
+    weight_name,
+)
 from trainer.export.card import card
 from trainer.export.choose import LATEST, choose_checkpoint, evaluated_at
 from trainer.export.forward_pass import ForwardPass
 from trainer.export.onnx import check_onnx, input_names, write_onnx
-from trainer.export.parity import SampleRows, check_onnx_parity, check_parity, generate_columns, sample_rows
+from trainer.export.parity import (
+    SampleRows,
+    check_onnx_parity,
+    check_parity,
+    generate_columns,
+    sample_rows,
+    trainer_predictions,
+)
 from trainer.export.timing import call_milliseconds
-from trainer.export.weights import Stored, table_groups, write_weights
+from trainer.export.weights import Stored, fill, table_groups, write_weights
 from trainer.file_record import checksum
 from trainer.run.manifests import read_manifest
 from trainer.run.run_directory import RunDirectory, open_run
@@ -58,6 +75,7 @@ from trainer.serving.signature import (
     Group,
     Signature,
     Source,
+    TaskCalibration,
     is_bundle,
     write_signature,
 )
@@ -145,10 +163,12 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     groups = table_groups(config, config.export.tables)
     schema = _input_schema(run, config)
     sample = sample_rows(config, FeatureTransforms(config.features, config.tables), schema)
-    kept = sample.kept(config)
-    stored = write_weights(folder / WEIGHTS, config, groups, checkpoint, _DTYPES[config.export.precision], kept)
+    labelled = labelled_rows(config, sample.data if sample.is_validation else None, sample.file)
+    kept, dtype, further = sample.kept(config), _DTYPES[config.export.precision], reserved(config.export.calibration)
+    stored = write_weights(folder / WEIGHTS, config, groups, checkpoint, dtype, kept, further)
     top = top_of(config).eval()
     _load_top(top, stored.top, checkpoint)
+    calibrations, calibration_reports = _calibrate(folder, config, kept, top, sample, labelled)
     compiled, refusal = _write_programs(folder, config, top, groups, stored)
     features = _copy_vocabularies(config.features, folder)
     if config.export.format == "onnx":
@@ -159,6 +179,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     signature = Signature(
         tasks=tuple(config.tasks),
         scores=config.export.scores,
+        calibration=calibration_reports,
         features=features,
         tables={name: config.tables[name] for name in stored.table_digests},
         columns={} if schema is None else {field.name: str(field.type) for field in schema},
@@ -176,7 +197,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)
-    signature = _checked(folder, signature, config, kept, top, sample)
+    signature = _checked(folder, signature, config, kept, top, sample, calibrations)
     example = None if sample.data is None else sample.data.select(list(signature.columns))
     inputs = input_names(groups, signature.dense_width) if config.export.format == "onnx" else None
     (folder / CARD).write_text(card(signature, example, inputs), "utf-8")
@@ -192,19 +213,43 @@ def _checked(
     kept: Mapping[str, Any],
     top: nn.Module,
     sample: SampleRows,
+    calibrations: Mapping[str, Calibration],
 ) -> Signature:
     """The signature with what was found when each program of the bundle was loaded, compared and timed."""
     parities, milliseconds = [], {}
     for program in (*signature.compiled, None):
         write_signature(folder, signature.model_copy(update={"compiled": (program,) if program else ()}))
         bundle = Bundle(folder, verify=False)
-        parities.append(check_parity(bundle, config, kept, top, sample))
+        parities.append(check_parity(bundle, config, kept, top, sample, calibrations))
         times = call_milliseconds(bundle, config, _TIMED_ROWS)
         milliseconds[program.instructions if program else "graph"] = {str(n): round(ms, 3) for n, ms in times.items()}
     if (folder / ONNX).exists():
-        parities[-1] = check_onnx_parity(folder, bundle, parities[-1], sample)
+        parities[-1] = check_onnx_parity(folder, bundle, config, parities[-1], sample, calibrations)
     parity = max(parities, key=lambda found: found.largest_difference)
     return signature.model_copy(update={"parity": parity, "milliseconds": milliseconds})
+
+
+def _calibrate(
+    folder: Path,
+    config: Config,
+    kept: Mapping[str, Any],
+    top: nn.Module,
+    sample: SampleRows,
+    labelled: Mapping[str, Labelled],
+) -> tuple[dict[str, Calibration], dict[str, TaskCalibration]]:
+    """Fits what `export.calibration` asks for to the trainer's predictions, and puts it into the weights."""
+    if not labelled:
+        return {}, {}
+    assert sample.columns is not None
+    outputs = trainer_predictions(config, kept, top, sample.columns)
+    fitted, reports = {}, {}
+    for name, rows in labelled.items():
+        place = list(config.tasks).index(name)
+        predictions, logits = (matrix[rows.rows, place].astype("float64") for matrix in outputs)
+        fitted[name] = fit(config.export.calibration[name], name, predictions, logits, rows)
+        reports[name] = report(fitted[name], predictions, logits, rows)
+    fill(folder / WEIGHTS, {weight_name(name): torch.from_numpy(one.numbers) for name, one in fitted.items()})
+    return fitted, reports
 
 
 def _shares(config: Config, sample: SampleRows) -> dict[str, Shares]:
@@ -277,12 +322,19 @@ def _write_programs(
     return compiled, None
 
 
-def _outputs(config: Config) -> Callable[[Tensor], Tensor]:
-    """Logits [B, T] -> predictions of tasks, and the scores that are formulas of them [B, T + scores]."""
-    criterion, formulas = Criterion(config.tasks), config.export.scores
+def _outputs(config: Config) -> Callable[..., Tensor]:
+    """Logits [B, T] and numbers of calibrations -> predictions of tasks, calibrated, and the scores that are formulas
+    of them [B, T + scores]."""
+    criterion, formulas, kinds = Criterion(config.tasks), config.export.scores, config.export.calibration
 
-    def outputs(logits: Tensor) -> Tensor:
+    def outputs(logits: Tensor, *numbers: Tensor) -> Tensor:
         predictions = criterion.predict(logits)
+        if kinds:
+            columns = dict(
+                zip(config.tasks, zip(predictions.unbind(dim=1), logits.unbind(dim=1), strict=True), strict=True)
+            )
+            better = {task: calibrated(kinds[task], n, *columns[task]) for task, n in zip(kinds, numbers, strict=True)}
+            predictions = torch.stack([better.get(task, plain) for task, (plain, _) in columns.items()], dim=1)
         by_task = dict(zip(config.tasks, predictions.unbind(dim=1), strict=True))
         scores = [evaluate(formula, by_task) for formula in formulas.values()]
         return torch.cat((predictions, torch.stack(scores, dim=1)), dim=1) if scores else predictions

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import UserError
-from configs.export_config import RowFormat
+from configs.export_config import CalibrationKind, RowFormat
 from configs.schema import Feature, TableConfig
 from trainer.file_record import FileRecord, checksum, record_of
 from trainer.serving.shares import Shares
@@ -82,7 +82,10 @@ class TaskParity(_Part):
 
 
 class Parity(_Part):
-    """Rows that the trainer's modules and the bundle both scored; difference = |a - b| / max(1, |a|), the largest."""
+    """Rows that the trainer's modules and the bundle both scored; difference = |a - b| / max(1, |a|), the largest.
+
+    Of calibrated predictions it is divided by what the calibration makes differences grow by.
+    """
 
     generated_rows: int
     data_rows: int
@@ -91,6 +94,23 @@ class Parity(_Part):
     tolerance: float
     max_auc_change: float
     tasks: dict[str, TaskParity] = {}
+
+
+class Quality(_Part):
+    """Of probabilities, over labelled rows."""
+
+    log_loss: float
+    ratio: Annotated[float, Field(description="sum of predictions / sum of labels")]
+    error: Annotated[float, Field(description="expected calibration error, over 10 bins of equal weight")]
+
+
+class TaskCalibration(_Part):
+    """How predictions of a task are calibrated, and what that does to rows that the fit has not seen."""
+
+    kind: CalibrationKind
+    rows: int
+    before: Quality
+    after: Quality
 
 
 class Source(_Part):
@@ -112,6 +132,7 @@ class Signature(_Part):
     format: int = FORMAT
     tasks: tuple[str, ...]
     scores: Annotated[dict[str, str], Field(description="further outputs after the tasks, by formula of them")] = {}
+    calibration: Annotated[dict[str, TaskCalibration], Field(description="task -> of its predictions")] = {}
     features: dict[str, Feature]
     tables: dict[str, TableConfig]
     columns: Annotated[dict[str, str], Field(description="raw column -> its Arrow type in training")] = {}
