@@ -127,7 +127,7 @@ def _measure(run_dir: str, store: str, out: str) -> None:
 
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     worker = Worker(0, 1, 0, 1, "localhost", "cpu", lambda line: None)
-    argument = (load_config(f"{run_dir}/config.yaml"), "validation", run_dir)
+    argument = (load_config(f"{run_dir}/config.yaml"), "validation", run_dir, "latest")
     Path(out).write_text(json.dumps(measure_on_worker(argument, worker)["tasks"]))
     os._exit(0)
 
