@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from configs.schema import Config
-from trainer.export.parity import generate_columns
+from trainer.export.sample import generate_columns
 from trainer.serving.bundle import Bundle
 
 _CALLS = 30

@@ -23,7 +23,7 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.outputs import check_lasts, check_output
 from configs.schema import Config, Feature
-from configs.score_formula import FormulaError, check_formula, evaluate
+from configs.score_formula import evaluate
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
 from models.build import top_of
@@ -42,17 +42,12 @@ from trainer.export.calibration import (
     weight_name,
 )
 from trainer.export.card import card
+from trainer.export.checks import check_export
 from trainer.export.choose import LATEST, choose_checkpoint, evaluated_at
 from trainer.export.forward_pass import ForwardPass
-from trainer.export.onnx import check_onnx, input_names, write_onnx
-from trainer.export.parity import (
-    SampleRows,
-    check_onnx_parity,
-    check_parity,
-    generate_columns,
-    sample_rows,
-    trainer_predictions,
-)
+from trainer.export.onnx import input_names, write_onnx
+from trainer.export.parity import check_onnx_parity, check_parity, trainer_predictions
+from trainer.export.sample import SampleRows, generate_columns, sample_rows
 from trainer.export.timing import call_milliseconds
 from trainer.export.weights import Stored, fill, table_groups, write_weights
 from trainer.file_record import checksum
@@ -63,7 +58,7 @@ from trainer.run.vocabularies import features_of
 from trainer.serving.bundle import Bundle, load_weights
 from trainer.serving.columns import widest
 from trainer.serving.inputs import program_inputs
-from trainer.serving.program import compiled_here, has_bf16, instructions_here
+from trainer.serving.program import compiled_here, instructions_here
 from trainer.serving.shares import Shares, shares_by_feature
 from trainer.serving.signature import (
     CARD,
@@ -82,7 +77,6 @@ from trainer.serving.signature import (
 
 log = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_EXAMPLE_SCORE = "rank: click ** 0.6 * like ** 0.2 + 0.1 * watch_time"
 _WARM_UP_ROWS = 64
 _TIMED_ROWS = (1, 512)
 _COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
@@ -113,7 +107,7 @@ def export(
     config = load_config(run.config)
     changed = config.export.model_copy(update=dict(settings or {}))
     config = config.model_copy(update={"features": features_of(run, config), "export": changed})
-    _check(config)
+    check_export(config)
     chosen = choose_checkpoint(run, config.checkpoint, checkpoint)
     check_lasts(out or run_dir, "--out" if out else "RUN, or --out,")
     target = Path(out).expanduser().absolute() if out else run.export
@@ -126,37 +120,6 @@ def export(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
-
-
-def _check(config: Config) -> None:
-    """Raises UserError for what this machine, or these tables, cannot be exported as."""
-    wanted, device = config.export, config.export.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"export.device is cuda, and torch {torch.__version__} finds no GPU\nExport where one is.")
-    if device == "cuda" and wanted.tables in ("int8", "int4"):
-        raise UserError(f"export.tables is {wanted.tables}, which is for a CPU\nTake fp16 on a GPU.")
-    if wanted.precision == "bf16" and not has_bf16(device):
-        raise UserError(
-            "export.precision is bf16, which this processor has not: the bundle could not be checked\n"
-            "Export on a processor with AVX512_BF16 or AMX, or take fp32."
-        )
-    if wanted.format == "onnx":
-        check_onnx(wanted, {group.row_format for group in table_groups(config, wanted.tables)})
-    for name, formula in wanted.scores.items():
-        _check_score(name, formula, config)
-    for name, table in config.tables.items():
-        if wanted.tables == "int4" and table.embedding_dim % 2:
-            raise UserError(f"export.tables is int4, but tables.{name}.embedding_dim is odd\nTake int8.")
-
-
-def _check_score(name: str, formula: str, config: Config) -> None:
-    if name in config.tasks or not name.isidentifier():
-        why = "is a task already" if name in config.tasks else "is not a name"
-        raise UserError(f"export.scores: {name!r} {why}\nGive the score another name.")
-    try:
-        check_formula(formula, config.tasks)
-    except FormulaError as error:
-        raise UserError(f"export.scores.{name}: {formula!r} {error}\nAn example: {_EXAMPLE_SCORE}") from None
 
 
 def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:

@@ -18,7 +18,8 @@ from trainer.build import build
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.state import training_state
 from trainer.data.reading.batch import Batch
-from trainer.export.parity import ParityError, check_parity, generate_columns, largest_difference, sample_rows
+from trainer.export.parity import ParityError, check_parity, largest_difference
+from trainer.export.sample import generate_columns, sample_rows
 from trainer.export.weights import table_groups
 from trainer.export.write import export
 from trainer.file_record import checksum
