@@ -83,8 +83,7 @@ def watch_step(laps: Laps, built: Built, pipeline: Any) -> None:
     watch_top(laps, built.top, "join")
     built.objective.register_forward_hook(lambda *inputs: _watch_loss(laps, *inputs))
     _watch_call(laps, built.optimizer, "step", "", "dense optimizer")
-    if hasattr(built.optimizer, "_gradients"):
-        _watch_call(laps, built.optimizer._gradients, "average", "dense optimizer", "all-reduce")
+    _watch_call(laps, built.optimizer.gradients, "average", "dense optimizer", "all-reduce")
 
 
 def watch_top(laps: Laps, top: nn.Module, before_it: str) -> None:

@@ -27,7 +27,13 @@ def test_the_run_outlives_the_outage(tmp_path: Path, monkeypatch: pytest.MonkeyP
     generate(undisturbed.data.generate, str(local))
     train_on(undisturbed, 2)
     settings = ["data.global_batch_size=512", "tables.author.sharding=row_wise", "model.dropout=0.1", *OPTIONS]
-    settings += ["training.log_every=1", "training.epochs=1", "data.read_timeout_s=3", f"training.run_dir={run_dir}"]
+    settings += [
+        "training.log_every=1",
+        "training.epochs=1",
+        "training.deterministic=true",
+        "data.read_timeout_s=3",
+        f"training.run_dir={run_dir}",
+    ]
     with object_store() as store:
         fs.copy_files(str(local), f"{BUCKET}/data", destination_filesystem=store.file_system())
         store.latency_s = 0.05  # so that there is something left to read when it goes down
