@@ -33,7 +33,7 @@ class DenseGradients:
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
         self._missing = len(self._parameters)  # gradients that the backward pass has not made yet
         self._exchange: dist.Work | None = None
-        self._tells = False
+        self._tells = self._listens = False
         self._told: deque[_Told] = deque(maxlen=2)
         if self._world_size == 1 or not self._parameters:
             return
@@ -43,6 +43,10 @@ class DenseGradients:
         self._views = [part.view(parameter.shape) for part, parameter in parts]
         for parameter in self._parameters:
             parameter.register_post_accumulate_grad_hook(self._arrived)
+
+    def listen(self) -> None:
+        """Has `is_told` know; on all ranks together, before the first step."""
+        self._listens = True
 
     def tell(self) -> None:
         """Has `is_told` be true on all ranks after the step that follows the coming one."""
@@ -55,19 +59,23 @@ class DenseGradients:
     def average(self) -> None:
         """Returns with the mean over ranks in every gradient. A parameter without one, on all ranks, keeps none."""
         if self._world_size == 1 or not self._parameters:
-            self._told.append(_Told(torch.tensor(float(self._tells))))
+            self._hear(torch.tensor(float(self._tells)))
             self._tells = False
             return
         if self._exchange is None:  # the step had no use for some parameter
             self._start()
         assert self._exchange is not None
         self._exchange.wait()
-        self._told.append(_Told(self._flat[-1]))
+        self._hear(self._flat[-1])
         self._flat.div_(self._world_size)
         for parameter, view in zip(self._parameters, self._views, strict=True):
             if parameter.grad is not None:
                 parameter.grad = view if view.dtype == parameter.dtype else view.to(parameter.dtype)
         self._exchange, self._missing = None, len(self._parameters)
+
+    def _hear(self, number: Tensor) -> None:
+        if self._listens:
+            self._told.append(_Told(number))
 
     def _arrived(self, parameter: Tensor) -> None:
         self._missing -= 1

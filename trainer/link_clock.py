@@ -19,6 +19,8 @@ class LinkClock:
         """is_busy: whether a save is going on; another one would have to wait for it."""
         self._every_s, self._gradients, self._is_busy = every_s, gradients, is_busy
         self._rank, self._is_asked, self._last = rank, False, time.monotonic()
+        if every_s is not None:
+            gradients.listen()
 
     def before_step(self) -> None:
         if self._every_s is None or self._rank or self._is_asked or self._is_busy():

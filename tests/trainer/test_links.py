@@ -77,8 +77,10 @@ def kill_at(config: Config, world_size: int, step: int, *, resume: bool = False)
 def test_a_run_with_links_that_is_killed_ends_bit_for_bit_as_one_that_saves_nothing(
     data: str, tmp_path: Path, world_size: int
 ) -> None:
+    """Links are written every three steps, and at whatever steps the clock says."""
     train_on(run_of(data, tmp_path / "plain", "checkpoint.every_steps=0"), world_size)
-    config = run_of(data, tmp_path / "killed", "checkpoint.delta_every_steps=3", "checkpoint.every_steps=0")
+    links = ("checkpoint.delta_every_steps=3", "checkpoint.delta_every_s=0.05")
+    config = run_of(data, tmp_path / "killed", *links, "checkpoint.every_steps=0")
     kill_at(config, world_size, random.randint(8, 20))
     kill_at(config, world_size, random.randint(30, 45), resume=True)
     train_on(config, world_size, resume=True)

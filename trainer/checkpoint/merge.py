@@ -137,7 +137,6 @@ class _BaseWriter:
         self.records: dict[str, FileRecord] = {}
         self._folder, self._go_on, self._token = folder, go_on, secrets.token_hex(4)
         self._index: dict[str, dict[str, Any]] = {}
-        self._sizes: dict[str, list[int]] = {}
 
     def copy_over(self, base: Folder, file: str, chunks: Sequence[_Chunk], updates: dict[str, list[_Update]]) -> None:
         """A file of the old base with the links' rows over it."""

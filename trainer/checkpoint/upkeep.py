@@ -68,7 +68,7 @@ class Upkeep:
         """Ends a merge that is going on: what it did does not count."""
         if self._merge is not None:
             self._merge[0].kill()
-            self._merge[0].wait()
+            self._merge[0].communicate()
         self._merge = self._next = None
 
     def _is_long(self, state: State) -> bool:
