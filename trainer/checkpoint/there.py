@@ -5,10 +5,11 @@ Whether their files are whole is `finding`'s to check. Imports no torch: the dri
 
 from typing import NamedTuple
 
-from trainer.checkpoint import attempts, files
+from trainer.checkpoint import attempts, files, link_files
 from trainer.checkpoint.chain import State, all_states, counts, newest_state
 from trainer.checkpoint.files import Checkpoint
 from trainer.checkpoint.link_files import Link, find_links
+from trainer.checkpoint.marks import COMPLETE
 from trainer.run.folder import Folder
 
 
@@ -37,6 +38,14 @@ def lately_there(checkpoints: Folder) -> There:
     newest = max((base.step for base in bases if counts(base, went_on_from)), default=-1)
     links, damaged_links = find_links(checkpoints, beyond=newest)
     return There(bases, links, went_on_from, damaged | damaged_links)
+
+
+def newest_step(checkpoints: Folder) -> int | None:
+    """The highest step of a base or link, by the names of files: no file is read."""
+    begun = [(step, checkpoints.child(files.folder_name(step))) for step in files.steps_of(checkpoints)]
+    begun += [(link_files.step_of(folder), folder) for folder in link_files.link_folders(checkpoints)]
+    newest_first = sorted(begun, key=lambda found: found[0], reverse=True)
+    return next((step for step, folder in newest_first if folder.exists(COMPLETE)), None)
 
 
 def newest_by_marks(checkpoints: Folder) -> State | None:

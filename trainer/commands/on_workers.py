@@ -45,3 +45,11 @@ class RunClues:
         metrics = self.folder / "metrics.jsonl"
         lines = read_metrics(metrics) if metrics.exists() else []
         return f"after step {lines[-1]['step']:,}" if lines else ""
+
+    def saved(self) -> str:
+        """Changes whenever the run has saved a step further on; empty where nothing is saved. Reads names alone."""
+        from trainer.checkpoint.there import newest_step
+        from trainer.run.folder import Folder
+
+        step = newest_step(Folder(self.folder / "checkpoints"))
+        return "" if step is None else f"step {step:,}"
