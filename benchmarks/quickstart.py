@@ -33,7 +33,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trainer.run.run_directory import LOCK, RunDirectory
+from trainer.run.lock import LOCK
+from trainer.run.run_directory import RunDirectory
 
 _SAMPLE_S = 0.5  # of CPU times; what a process did after its last sample is not seen
 

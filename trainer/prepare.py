@@ -25,7 +25,8 @@ from trainer.run.folder import Folder
 from trainer.run.manifests import keep_manifest, read_manifest
 from trainer.run.run_directory import RunDirectory, write_json
 from trainer.run.vocabularies import changed_vocabularies, features_of, keep_vocabularies
-from trainer.schedule import refuse_endless_warmup
+from trainer.schedule import last_step, refuse_endless_warmup
+from trainer.telemetry.metrics_file import read_metrics
 from trainer.warm_start.source import with_source
 
 Say = Callable[[str], None]
@@ -87,18 +88,33 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
         manifests = check_parts(config, features, _manifests(run, config) if former else {}, say)
         if former:
             _refuse_other_files(run, manifests[config.data.train], config)
-        _refuse_endless_warmup(config, manifests[config.data.train])
+        refuse_endless_warmup(config, _steps_per_epoch(config, manifests[config.data.train]))
         tasks = fill_from_data(config.tasks, manifests[config.data.train], former.tasks if former else {})
         config = config.model_copy(update={"tasks": tasks})
     return Checked(config, manifests, _changes(run, former, config, same) if former else [])
 
 
+def ended_at(config: Config) -> int | None:
+    """The last step of a run that with this config has nothing left to do; None where it has. No weights are read."""
+    run = RunDirectory(config.training.run_dir)
+    manifest, newest = read_manifest(run, config.data.train), newest_by_marks(Folder(run.checkpoints))
+    if manifest is None or newest is None or newest.links:  # the end is a checkpoint of its own
+        return None
+    last = last_step(config, newest.position, _steps_per_epoch(config, manifest))
+    if last is None or newest.step < last:
+        return None
+    if read_manifest(run, config.data.validation) is None:
+        return newest.step
+    evaluated = [line["step"] for line in read_metrics(run.metrics) if line.get("kind") == "eval"]
+    return newest.step if newest.step in evaluated else None
+
+
+def _steps_per_epoch(config: Config, manifest: Manifest) -> int:
+    return sample_order(manifest, config.data, config.training.seed, shuffle=True).steps
+
+
 def _is_to_be_generated(config: Config) -> bool:
     return config.data.generate is not None and not Path(config.data.root).exists()
-
-
-def _refuse_endless_warmup(config: Config, manifest: Manifest) -> None:
-    refuse_endless_warmup(config, sample_order(manifest, config.data, config.training.seed, shuffle=True).steps)
 
 
 def _check_generated(config: Config, features: FeatureTransforms) -> None:

@@ -13,11 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
 from tests.trainer.checkpoint.whole_tensors import read_tensors
 from tests.trainer.workers import FEW_ROWS, losses, start_workers, train_on, wait
 from trainer.checkpoint.files import find
+from trainer.commands.train import train_run
+from trainer.prepare import ended_at, prepare_run
 from trainer.run.folder import Folder
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
@@ -132,6 +135,29 @@ def test_a_resumed_run_makes_the_evaluation_that_it_lacks_and_no_other(data: str
     train_on(small(data, tmp_path / "undisturbed", *options, "training.max_steps=20"), 1)
     assert evaluations(tmp_path / "run") == evaluations(tmp_path / "undisturbed")
     assert list(evaluations(tmp_path / "run")) == [8, 16, 20]
+
+
+def test_a_command_that_is_repeated_starts_resumes_and_leaves_alone_what_has_ended(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(data, tmp_path / "run", "training.max_steps=4", "checkpoint.every_steps=2")
+    prepare_run(config, resume=True, overwrite=False, say=print)
+    assert ended_at(config) is None
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "eval", "step": 4}\n')  # of a start that saved nothing
+    train_on(config, 1, resume=True)
+    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != ".lock"}
+
+    train_run(config, resume=True, overwrite=False, repeats=True)
+    assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path}/run has ended at step 4: nothing is left to do"
+    other = small(data, tmp_path / "run", "training.max_steps=4", "tables.user.embedding_dim=32")
+    with pytest.raises(UserError, match=r"tables\.user\.embedding_dim: 16 -> 32"):
+        train_run(other, resume=True, overwrite=False, repeats=True)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert ended_at(small(data, tmp_path / "run", "training.max_steps=5")) is None
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_text("".join(line for line in metrics.read_text().splitlines(True) if '"eval"' not in line))
+    assert ended_at(config) is None, "killed before its last evaluation"
 
 
 def test_an_evaluation_that_fails_costs_no_training(data: str, tmp_path: Path) -> None:

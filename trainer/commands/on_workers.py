@@ -42,8 +42,7 @@ class RunClues:
     def progress(self) -> str:
         from trainer.telemetry.metrics_file import read_metrics
 
-        metrics = self.folder / "metrics.jsonl"
-        lines = read_metrics(metrics) if metrics.exists() else []
+        lines = read_metrics(self.folder / "metrics.jsonl")
         return f"after step {lines[-1]['step']:,}" if lines else ""
 
     def saved(self) -> str:

@@ -4,7 +4,8 @@ import fcntl
 
 from configs.errors import UserError
 from trainer.data.dataset.manifest import Manifest
-from trainer.run.run_directory import RunDirectory, read_json, suppress_missing_locks, write_json
+from trainer.run.lock import suppress_missing_locks
+from trainer.run.run_directory import RunDirectory, read_json, write_json
 
 
 def read_manifest(run: RunDirectory, part: str) -> Manifest | None:

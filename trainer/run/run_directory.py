@@ -8,22 +8,20 @@ All hosts see it: a shared file system. Contents are the business of those who w
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
 from configs.outputs import check_output
 from trainer.run.folder import Folder
+from trainer.run.lock import LOCK, locked
 
-LOCK = ".lock"
 _ATTEMPT = re.compile(r"attempt_(\d+)")
 _DRAFT = re.compile(r"\.(.+)\.\d+\.tmp")  # of a small file, when its writer was killed
 _SECTIONS = {"data", "features", "tables", "model", "tasks", "training", "checkpoint", "launch"}
@@ -140,33 +138,18 @@ class RunDirectory:
     def rank_log(self, attempt: int, rank: int) -> Path:
         return self.attempt_logs(attempt) / f"rank_{rank}.log"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps other jobs out while this process, which submits the workers, lives.
+    def lock(
+        self, *, takes_over: bool = False, say: Callable[[str], None] = lambda line: None
+    ) -> AbstractContextManager[None]:
+        """Keeps other jobs out while this process, which submits the workers, lives. Workers do not take it.
 
-        The lock is the kernel's (also over NFS), so nothing is left of it after a SIGKILL. Workers do not take it, and
-        may start as often as they must.
+        takes_over: whether the lock of a job that gives no sign of life may be taken.
 
         Raises:
             UserError: another process holds it; says where.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                with suppress_missing_locks():
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{self.path} is in use by {os.pread(descriptor, 200, 0).decode() or 'another process'}\n"
-                    "wait for it, end it, or take another name: "
-                    f"training.run_dir={_free_name(self.path)}"
-                ) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            yield
-        finally:
-            os.close(descriptor)
+        remedy = f"wait for it, end it, or take another name: training.run_dir={_free_name(self.path)}"
+        return locked(self.path, remedy, takes_over=takes_over, say=say)
 
     def _names(self) -> set[str]:
         return {path.name for path in self.path.iterdir()} if self.path.exists() else set()
@@ -180,7 +163,7 @@ class RunDirectory:
     def _refuse_strangers(self) -> None:
         """Without a run's config.yaml everything here may be another program's, whatever its name."""
         drafts = {name for name in self._own() if _DRAFT.fullmatch(name)}
-        found = self._names() - {LOCK, self.manifest_lock.name} - drafts
+        found = {name for name in self._names() if not name.startswith(LOCK)} - {self.manifest_lock.name} - drafts
         if not found:
             return
         shown = f"{', '.join(sorted(found)[:5])}{' and more' if len(found) > 5 else ''}"
@@ -204,16 +187,6 @@ class RunDirectory:
                     _delete(inner)
             with suppress(OSError):  # not empty: a user's files are there
                 path.rmdir()
-
-
-@contextmanager
-def suppress_missing_locks() -> Iterator[None]:
-    """Goes on without a lock on a file system that has none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
 
 
 def open_run(path: str | Path) -> RunDirectory:

@@ -47,7 +47,9 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines, in order, without those that a crash cut short."""
+    """The lines, in order, without those that a crash cut short; none where there is no file."""
+    if not path.exists():
+        return []
     return [json.loads(line) for line in _whole_lines(path)]
 
 
