@@ -5,16 +5,13 @@ for it. The bundle is written beside its place, loaded as a server would, held a
 only then moved there.
 """
 
-import json
-import logging
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
@@ -23,18 +20,14 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.outputs import check_lasts, check_output
 from configs.schema import Config, Feature
-from configs.score_formula import evaluate
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
 from models.build import top_of
-from models.criterion import Criterion
 from trainer.checkpoint.files import Checkpoint
 from trainer.data.dataset.schema_text import schema_to_text
-from trainer.export import programs
 from trainer.export.calibration import (
     Calibration,
     Labelled,
-    calibrated,
     fit,
     labelled_rows,
     report,
@@ -43,43 +36,31 @@ from trainer.export.calibration import (
 )
 from trainer.export.card import card
 from trainer.export.checks import check_export
-from trainer.export.choose import LATEST, choose_checkpoint, evaluated_at
-from trainer.export.forward_pass import ForwardPass
-from trainer.export.onnx import input_names, write_onnx
+from trainer.export.choose import LATEST, choose_checkpoint
+from trainer.export.describe import data_shares, identity_of, input_schema, source_of
+from trainer.export.onnx import input_names
 from trainer.export.parity import check_onnx_parity, check_parity, trainer_predictions
-from trainer.export.sample import SampleRows, generate_columns, sample_rows
+from trainer.export.sample import SampleRows, sample_rows
 from trainer.export.timing import call_milliseconds
-from trainer.export.weights import Stored, fill, table_groups, write_weights
-from trainer.file_record import checksum
-from trainer.run.manifests import read_manifest
+from trainer.export.weights import fill, table_groups, write_weights
+from trainer.export.write_programs import DTYPES, say_what_it_costs, write_portable, write_programs
 from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
-from trainer.serving.bundle import Bundle, load_weights
-from trainer.serving.columns import widest
-from trainer.serving.inputs import program_inputs
-from trainer.serving.program import compiled_here, instructions_here
-from trainer.serving.shares import Shares, shares_by_feature
+from trainer.serving.bundle import Bundle
 from trainer.serving.signature import (
     CARD,
-    GRAPH,
     ONNX,
     WARM_UP,
     WEIGHTS,
-    Compiled,
-    Group,
     Signature,
-    Source,
     TaskCalibration,
     is_bundle,
     write_signature,
 )
 
-log = logging.getLogger(__name__)
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WARM_UP_ROWS = 64
 _TIMED_ROWS = (1, 512)
-_COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
 
 
 def export(
@@ -124,18 +105,18 @@ def export(
 
 def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:
     groups = table_groups(config, config.export.tables)
-    schema = _input_schema(run, config)
+    schema = input_schema(run, config)
     sample = sample_rows(config, FeatureTransforms(config.features, config.tables), schema)
     labelled = labelled_rows(config, sample.data if sample.is_validation else None, sample.file)
-    kept, dtype, further = sample.kept(config), _DTYPES[config.export.precision], reserved(config.export.calibration)
+    kept, dtype, further = sample.kept(config), DTYPES[config.export.precision], reserved(config.export.calibration)
     stored = write_weights(folder / WEIGHTS, config, groups, checkpoint, dtype, kept, further)
     top = top_of(config).eval()
     _load_top(top, stored.top, checkpoint)
     calibrations, calibration_reports = _calibrate(folder, config, kept, top, sample, labelled)
-    compiled, refusal = _write_programs(folder, config, top, groups, stored)
+    compiled, refusal = write_programs(folder, config, top, groups, stored)
     features = _copy_vocabularies(config.features, folder)
     if config.export.format == "onnx":
-        _write_onnx(folder, config, top, groups, stored)
+        write_portable(folder, config, top, groups, stored)
     if sample.data is not None:
         names = FeatureTransforms(config.features, config.tables).columns
         pq.write_table(sample.data.select(names).slice(0, _WARM_UP_ROWS), folder / WARM_UP)
@@ -151,12 +132,12 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         groups=tuple(groups),
         weights=tuple(stored.weights),
         table_digests=stored.table_digests,
-        identity=_identity(folder, features, groups, stored),
+        identity=identity_of(folder, features, groups, stored),
         device=config.export.device,
         precision=config.export.precision,
         compiled=tuple(compiled),
-        source=_source(run, config, checkpoint),
-        shares=_shares(config, sample),
+        source=source_of(run, config, checkpoint),
+        shares=data_shares(config, sample),
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)
@@ -166,7 +147,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     (folder / CARD).write_text(card(signature, example, inputs), "utf-8")
     write_signature(folder, signature)
     if refusal:
-        _say_what_it_costs(refusal, signature.milliseconds["graph"])
+        say_what_it_costs(refusal, signature.milliseconds["graph"])
 
 
 def _checked(
@@ -215,38 +196,6 @@ def _calibrate(
     return fitted, reports
 
 
-def _shares(config: Config, sample: SampleRows) -> dict[str, Shares]:
-    if sample.data is None or sample.columns is None:
-        return {}
-    return shares_by_feature(config.features, sample.data, sample.columns)
-
-
-def _source(run: RunDirectory, config: Config, checkpoint: Checkpoint) -> Source:
-    facts = json.dumps(checkpoint.facts, sort_keys=True)
-    return Source(
-        run=str(run),
-        run_digest=checksum(facts.encode()),
-        data=config.data.root,
-        step=checkpoint.position.step,
-        epoch=checkpoint.position.epoch,
-        metrics=evaluated_at(run, checkpoint.position.step),
-        facts=checkpoint.facts,
-    )
-
-
-def _identity(folder: Path, features: Mapping[str, Feature], groups: Sequence[Group], stored: Stored) -> str:
-    """Of what rows of tables mean and what is done with them, and not of their values."""
-    vocabularies = {path: checksum((folder / path).read_bytes()) for path in files_of(features).values()}
-    parts = {
-        "features": {name: feature.model_dump(mode="json") for name, feature in features.items()},
-        "vocabularies": vocabularies,
-        "program": checksum((folder / GRAPH).read_bytes()),
-        "groups": [group.model_dump(mode="json") for group in groups],
-        "weights": [weight.model_dump(mode="json") for weight in stored.weights],
-    }
-    return checksum(json.dumps(parts, sort_keys=True).encode())
-
-
 def _load_top(top: nn.Module, weights: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
     try:
         top.load_state_dict(weights)
@@ -257,61 +206,6 @@ def _load_top(top: nn.Module, weights: Mapping[str, Tensor], checkpoint: Checkpo
         ) from error
 
 
-def _input_schema(run: RunDirectory, config: Config) -> pa.Schema | None:
-    """The columns that features read, each of the widest type that a training file has; None without a manifest."""
-    manifest = read_manifest(run, config.data.train)
-    if manifest is None or not manifest.schemas:
-        return None
-    names = FeatureTransforms(config.features, config.tables).columns
-    return pa.schema([(name, widest([schema.field(name).type for schema in manifest.schemas])) for name in names])
-
-
-def _write_programs(
-    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
-) -> tuple[list[Compiled], str | None]:
-    """Writes the graph and what is compiled of it, and returns the latter, the fastest first, or why there is none."""
-    predict = _outputs(config)
-    dtype, device = _DTYPES[config.export.precision], config.export.device
-    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, dtype)
-    exported = programs.trace(forward, stored.weights, device)
-    programs.save_graph(exported, folder / GRAPH)
-    compiled = []
-    for instructions in instructions_here(device):
-        file = f"program.{instructions}.pt2"
-        refusal = programs.compile_graph(exported, folder / file, instructions)
-        if refusal is not None:
-            return compiled, refusal
-        compiled.append(compiled_here(file, instructions))
-    return compiled, None
-
-
-def _outputs(config: Config) -> Callable[..., Tensor]:
-    """Logits [B, T] and numbers of calibrations -> predictions of tasks, calibrated, and the scores that are formulas
-    of them [B, T + scores]."""
-    criterion, formulas, kinds = Criterion(config.tasks), config.export.scores, config.export.calibration
-
-    def outputs(logits: Tensor, *numbers: Tensor) -> Tensor:
-        predictions = criterion.predict(logits)
-        if kinds:
-            columns = dict(
-                zip(config.tasks, zip(predictions.unbind(dim=1), logits.unbind(dim=1), strict=True), strict=True)
-            )
-            better = {task: calibrated(kinds[task], n, *columns[task]) for task, n in zip(kinds, numbers, strict=True)}
-            predictions = torch.stack([better.get(task, plain) for task, (plain, _) in columns.items()], dim=1)
-        by_task = dict(zip(config.tasks, predictions.unbind(dim=1), strict=True))
-        scores = [evaluate(formula, by_task) for formula in formulas.values()]
-        return torch.cat((predictions, torch.stack(scores, dim=1)), dim=1) if scores else predictions
-
-    return outputs
-
-
-def _write_onnx(folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored) -> None:
-    predict = _outputs(config)
-    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, portable=True)
-    inputs = program_inputs(generate_columns(config, rows=8), groups, config.input_layout.dense_width)
-    write_onnx(folder / ONNX, forward, load_weights(folder / WEIGHTS, stored.weights), inputs)
-
-
 def _copy_vocabularies(features: Mapping[str, Feature], folder: Path) -> dict[str, Feature]:
     """The features, their vocabularies copied into the bundle."""
     paths = {}
@@ -320,17 +214,6 @@ def _copy_vocabularies(features: Mapping[str, Feature], folder: Path) -> dict[st
         paths[name] = f"vocabulary/{name}.txt"
         shutil.copyfile(path, folder / paths[name])
     return with_files(features, paths)
-
-
-def _say_what_it_costs(refusal: str, milliseconds: Mapping[str, float]) -> None:
-    here = ", ".join(f"{rows} rows {value:.2f} ms" for rows, value in milliseconds.items())
-    log.warning(
-        "%s: the bundle has the uncompiled program only. It takes here, a call: %s. Compiled, a small model "
-        "took 1/%d of that for 1 row and 1/%.1f for 512. Install g++ and export again.",
-        refusal,
-        here,
-        *_COMPILED_GAIN,
-    )
 
 
 def _move(draft: Path, target: Path) -> None:

@@ -105,7 +105,7 @@ def test_onnx_has_it_too(config, tmp_path):
 
 
 def test_a_program_that_calibrates_otherwise_is_refused(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.export.write.calibrated", lambda kind, numbers, predictions, logits: predictions)
+    monkeypatch.setattr("trainer.export.write_programs.calibrated", lambda kind, numbers, plain, logits: plain)
     with pytest.raises(ParityError, match="trainer and bundle differ by"):
         export(config.training.run_dir, str(tmp_path / "b"), settings={**LOOSE, "calibration": {"like": "platt"}})
     assert not (tmp_path / "b").exists()
