@@ -98,7 +98,9 @@ def test_keys_are_in_the_config(page: Path) -> None:
     assert not [key for key in written if key not in KEYS and not key.endswith(suffixes)]
 
 
-@pytest.mark.parametrize("name", ["order", "failure", "files", "sharding", "losses", "choices", "growing", "deltas"])
+@pytest.mark.parametrize(
+    "name", ["order", "failure", "repeating", "files", "sharding", "losses", "choices", "growing", "deltas"]
+)
 def test_a_page_fits_a_screen_or_two_and_has_a_drawing(name: str) -> None:
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80
