@@ -34,6 +34,7 @@ class Worker:
     should save, and return. Costs nothing, so it may be asked at every step."""
     beat: Callable[[int], None] = lambda step: None
     """Tells that the function goes on: steps done. Costs nothing, so it may be called after every step and every batch
-    of an evaluation."""
+    of an evaluation. A worker that waits for others (for their part of a sum) does not call it: the function goes on
+    as long as one of them does."""
     faults: tuple[Fault, ...] = ()
     """What ended earlier attempts of this launch, oldest first."""

@@ -6,6 +6,7 @@ from configs.schema import Config, DataConfig
 from trainer.build import Built
 from trainer.data.dataset.faults import DataError
 from trainer.data.reading.reader import Reader
+from trainer.pulse import Pulse
 from trainer.ranks.agreement import Agreement
 from trainer.ranks.collectives import sum_over_ranks
 from trainer.run.position import Position
@@ -24,10 +25,11 @@ class Evaluations:
     """
 
     def __init__(
-        self, built: Built, reader: Reader | None, config: Config, device: torch.device, report: Report
+        self, built: Built, reader: Reader | None, config: Config, device: torch.device, report: Report, pulse: Pulse
     ) -> None:
         """All ranks together. reader: of the validation part; None where the run has none, and evaluates nothing."""
         self._built, self._reader, self._config, self._device, self._report = built, reader, config, device, report
+        self._pulse = pulse
         former = Agreement().from_first(report.last_evaluation(list(config.tasks)))
         self._step, self.tasks = former or (0, {})
         self._record: EvalRecord | None = None
@@ -40,7 +42,7 @@ class Evaluations:
         """
         if self._reader is None or at.step == self._step:
             return
-        record = evaluate(self._built, self._reader, self._config, self._device, at.step, at.trained_epoch)
+        record = evaluate(self._built, self._reader, self._config, self._device, at.step, at.trained_epoch, self._pulse)
         refuse_diverged_evaluation(record)
         self._report.write(record)
         self._step, self.tasks, self._record = record.step, record.tasks, record
@@ -51,7 +53,9 @@ class Evaluations:
             self._report.finish(self._config, self._record)
 
 
-def evaluate(built: Built, reader: Reader, config: Config, device: torch.device, step: int, epoch: int) -> EvalRecord:
+def evaluate(
+    built: Built, reader: Reader, config: Config, device: torch.device, step: int, epoch: int, pulse: Pulse
+) -> EvalRecord:
     """The record of one pass over `reader`, the same on every rank. The model is back in training mode afterwards.
 
     Args:
@@ -66,8 +70,11 @@ def evaluate(built: Built, reader: Reader, config: Config, device: torch.device,
             batch = batch.to(device)
             _, outputs = model(batch)
             evaluation.add(outputs, batch.groups)
+            pulse()
     model.train()
-    return evaluation.close(step, epoch, _skipped_rows(reader, config.data, device), dropped_shares(reader, device))
+    with pulse.during():
+        skipped = _skipped_rows(reader, config.data, device)
+        return evaluation.close(step, epoch, skipped, dropped_shares(reader, device))
 
 
 def _skipped_rows(reader: Reader, data: DataConfig, device: torch.device) -> int | None:

@@ -21,14 +21,17 @@ from embeddings.row_log import RowLog
 from trainer.build import Built, build, device_of
 from trainer.checkpoint.checkpointer import Checkpointer, CheckpointError
 from trainer.checkpoint.state import config_fingerprint, may_be_undefined, training_state
+from trainer.checkpoint.there import newest_step
 from trainer.checkpoint.windows import windows
 from trainer.data.columns.reweighting import without_rules
 from trainer.data.dataset.source import open_source
 from trainer.data.reading.quarantine import Quarantined
 from trainer.data.reading.reader import Reader
 from trainer.evaluate import Evaluations
+from trainer.pulse import Pulse
 from trainer.run import saved_names
 from trainer.run.diverged import DivergedError
+from trainer.run.folder import Folder
 from trainer.run.following import Following
 from trainer.run.formulations import keep_formulations, read_formulations
 from trainer.run.manifests import read_manifest
@@ -74,6 +77,7 @@ class Session:
     report: Report
     evaluations: Evaluations
     profiler: StepProfiler
+    pulse: Pulse
     start: Position
     last: int | None
 
@@ -122,32 +126,38 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
     Raises:
         UserError: data, config or checkpoints have a mistake that a restart would meet again.
     """
-    device = device_of(worker)
-    manifest = read_manifest(run, config.data.train)
-    assert manifest is not None, "the driver wrote the manifest of the training part"
-    facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
-    built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
-    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
-    checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
-    checkpointer.upkeep.best_step = lambda steps: best_step(run.metrics, steps, config.checkpoint.keep_best)
-    checkpointer.claim()
-    state = training_state(built.model, built.optimizer)
-    checkpointer.load(state)
-    newest = checkpointer.newest
-    taken_over = warm_start(config, state) if newest is None and config.training.warm_start else ""
-    if config.checkpoint.has_links:
-        checkpointer.follow(RowLog(built.model))  # what was written before is in the first base
-    set_steps_done(built.model, newest.step if newest else 0)
-    skipped = SkippedRowGroups(run, newest.extra if newest else {})
-    features = FeatureTransforms(features_of(run, config), config.tables)
-    reader = open_reader(config, run, config.data.train, features, worker, shuffle=True, skipped=skipped.entries)
-    assert reader is not None
-    validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
-    start = newest.position if newest else Position(0, 0, 0)
-    last = last_step(config, start, reader.steps_per_epoch)
-    if worker.rank == 0:
-        keep_plan(run, built.plan)
-        keep_formulations(run, built.formulations)
+    pulse = Pulse(worker.beat, newest_step(Folder(run.checkpoints)) or 0)
+    with pulse.during():
+        device = device_of(worker)
+        manifest = read_manifest(run, config.data.train)
+        assert manifest is not None, "the driver wrote the manifest of the training part"
+        facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
+        built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
+        checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
+        checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
+        checkpointer.upkeep.best_step = lambda steps: best_step(run.metrics, steps, config.checkpoint.keep_best)
+        checkpointer.beat = pulse
+        checkpointer.claim()
+        state = training_state(built.model, built.optimizer)
+        checkpointer.load(state)
+        newest = checkpointer.newest
+        taken_over = warm_start(config, state) if newest is None and config.training.warm_start else ""
+        if config.checkpoint.has_links:
+            checkpointer.follow(RowLog(built.model))  # what was written before is in the first base
+        set_steps_done(built.model, newest.step if newest else 0)
+        skipped = SkippedRowGroups(run, newest.extra if newest else {})
+        features = FeatureTransforms(features_of(run, config), config.tables)
+        reader = open_reader(config, run, config.data.train, features, worker, shuffle=True, skipped=skipped.entries)
+        assert reader is not None
+        validation = open_reader(config, run, config.data.validation, features, worker, shuffle=False)
+        for each in (reader, validation):
+            if each is not None:
+                each.on_wait = pulse
+        start = newest.position if newest else Position(0, 0, 0)
+        last = last_step(config, start, reader.steps_per_epoch)
+        if worker.rank == 0:
+            keep_plan(run, built.plan)
+            keep_formulations(run, built.formulations)
     with (
         Report(run, worker.rank, start.step if newest else None, worker.say) as report,
         save_in_flight_is_finished(checkpointer),
@@ -173,8 +183,9 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
             following=Following(run, config, report.line) if config.data.follow else None,
             checkpointer=checkpointer,
             report=report,
-            evaluations=Evaluations(built, validation, config, device, report),
+            evaluations=Evaluations(built, validation, config, device, report, pulse),
             profiler=StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile),
+            pulse=pulse,
             start=start,
             last=last,
         )

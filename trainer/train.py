@@ -72,7 +72,7 @@ def fit(session: Session) -> tuple[Position, bool]:
     while at.step < last and not stopped:
         if session.following and at.epoch_step == calendar.steps_per_epoch:
             stepper.close()
-            with window.paused():
+            with window.paused(), session.pulse.during():
                 outcome = session.following.wait(reader, session.worker.stops)
             if outcome != "more":
                 stopped = outcome == "stopped"
@@ -82,6 +82,7 @@ def fit(session: Session) -> tuple[Position, bool]:
         link_clock.before_step()
         outputs = stepper(at, calendar)
         at = at.after_step()
+        session.pulse.at(at.step)
         window.add(outputs)
         session.unsound.add(at.step, outputs.is_sound)
         cosines |= conflicts.after(at.step, outputs)
@@ -115,7 +116,8 @@ def fit(session: Session) -> tuple[Position, bool]:
     if stopped:
         session.checkpointer.wait(must_succeed=True)
     else:
-        session.checkpointer.finish()
+        with session.pulse.during():
+            session.checkpointer.finish()
     session.unsound.close_run(at.step)
     return at, stopped
 

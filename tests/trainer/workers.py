@@ -57,8 +57,7 @@ def wait(workers: list[ForkServerProcess]) -> list[int | None]:
 
 def train_on(config: Config, world_size: int, *, resume: bool = False) -> None:
     """Trains to the end."""
-    codes = wait(start_workers(config, world_size, resume=resume))
-    assert codes == [0] * world_size, (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
+    assert wait(start_workers(config, world_size, resume=resume)) == [0] * world_size, _log(config)
 
 
 def evaluate_on(config: Config, world_size: int, checkpoint: str = "latest") -> dict[str, float]:
@@ -66,6 +65,15 @@ def evaluate_on(config: Config, world_size: int, checkpoint: str = "latest") -> 
     assert wait(_start(partial(_evaluate, checkpoint=checkpoint), config, world_size)) == [0] * world_size
     tasks = json.loads((Path(config.training.run_dir) / "logs" / "evaluated.json").read_text())
     return {f"{metric}/{task}": value for task, metrics in tasks.items() for metric, value in metrics.items()}
+
+
+def call_on(work: Callable[[Config, Worker], None], config: Config, world_size: int) -> None:
+    """Calls a function on the workers of a run directory that is prepared."""
+    assert wait(_start(work, config, world_size)) == [0] * world_size, _log(config)
+
+
+def _log(config: Config) -> str:
+    return (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
 
 
 def losses(run_dir: str | Path) -> dict[int, float]:
@@ -103,8 +111,7 @@ def _evaluate(config: Config, worker: Worker, checkpoint: str) -> None:
 def begin_on(config: Config, world_size: int, *, resume: bool = False) -> None:
     """Opens a run on so many workers and saves what it begins with, before its first step."""
     prepare_run(config, resume=resume, overwrite=False, say=lambda line: None)
-    codes = wait(_start(_begin, config, world_size))
-    assert codes == [0] * world_size, (Path(config.training.run_dir) / "logs/latest/rank_0.log").read_text()[-3000:]
+    call_on(_begin, config, world_size)
 
 
 def _begin(config: Config, worker: Worker) -> None:

@@ -47,6 +47,7 @@ from trainer.run.position import Position
 
 log = logging.getLogger(__name__)
 _NOTHING = -1  # before the first step
+_TICK_S = 1.0
 
 # One process without a process group is a normal run, not a mistake.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -64,6 +65,7 @@ class Checkpointer:
     Attributes:
         may_be_undefined: names of tensors in which NaN has a meaning; in no other is it saved or loaded.
         say: what rank 0 tells the user.
+        beat: called now and then while a save is waited for.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Checkpointer:
         self.facts = facts
         self.may_be_undefined: Collection[str] = ()
         self.say: Callable[[str], None] = log.warning
+        self.beat: Callable[[], None] = lambda: None
         self.newest: State | None = None
         """The last one that this process wrote or loaded; ranks other than 0 know its end alone."""
         self.upkeep = Upkeep(self.folder, config, lambda text: self.say(text))
@@ -170,7 +173,9 @@ class Checkpointer:
         A failure of the storage is said, and raised only where it `must_succeed`: the next save tries again.
         """
         if self._thread is not None:
-            self._thread.join()
+            while self.is_busy:
+                self._thread.join(_TICK_S)
+                self.beat()
             self._thread = None
         if self._error is None:
             return

@@ -76,6 +76,7 @@ def measure_on_worker(argument: tuple[Config, str, str, str], worker: "Worker") 
     from trainer.checkpoint.state import may_be_undefined, training_state
     from trainer.evaluate import evaluate as pass_over
     from trainer.export.choose import LATEST, choose_on_all_ranks
+    from trainer.pulse import Pulse
     from trainer.run.formulations import read_formulations
     from trainer.run.logs import redirect_to
     from trainer.run.plans import read_pins
@@ -89,20 +90,21 @@ def measure_on_worker(argument: tuple[Config, str, str, str], worker: "Worker") 
     redirect_to(Path(logs) / "logs" / "evaluate" / f"rank_{worker.rank}.log")
     device = device_of(worker)
     features = FeatureTransforms(features_of(run, config), config.tables)
-    reader = open_reader(config, run, part, features, worker, shuffle=False)
+    pulse, reader = Pulse(worker.beat), open_reader(config, run, part, features, worker, shuffle=False)
     if reader is None:
         raise UserError(
             f"{run} cannot be written to, and has no list of the files of {part}\n"
             "evaluate that part once where the run can be written to, or a copy of the run"
         )
-    built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
-    checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
-    checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
-    state = training_state(built.model, built.optimizer)
-    saved = None if which == LATEST else choose_on_all_ranks(run, config.checkpoint, which)
-    position = checkpointer.load(state, saved)
+    with pulse.during():
+        built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
+        checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
+        checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
+        state = training_state(built.model, built.optimizer)
+        saved = None if which == LATEST else choose_on_all_ranks(run, config.checkpoint, which)
+        position = checkpointer.load(state, saved)
     if position is None:
         raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")
-    record = pass_over(built, reader, config, device, position.step, position.epoch)
+    record = pass_over(built, reader, config, device, position.step, position.epoch, pulse)
     dist.barrier()
     return {"text": eval_table(record), "tasks": record.tasks}

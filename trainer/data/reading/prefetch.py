@@ -58,6 +58,7 @@ class Prefetcher:
         threads: that load and gather.
         budget: bytes of blocks and batches; only what the next chunk needs may go beyond.
         timeout_s: of one read.
+        on_wait: called now and then while the consumer waits.
 
     Attributes:
         wait_seconds: how long the consumer has waited.
@@ -73,8 +74,10 @@ class Prefetcher:
         threads: int,
         budget: int,
         timeout_s: float,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self.wait_seconds = 0.0
+        self._on_wait = on_wait
         self._chunks, self._load, self._give_up, self._assemble = chunks, load, give_up, assemble
         self._estimate, self._budget, self._timeout_s = estimate, budget, timeout_s
         self._condition = threading.Condition()
@@ -101,6 +104,7 @@ class Prefetcher:
             while not self._is_ready():
                 self._condition.wait(min(_TICK_S, self._timeout_s / 4))
                 self._look_for_hung_reads()
+                self._on_wait()
             self.wait_seconds += time.perf_counter() - start
             if self._error is not None:
                 raise self._error

@@ -37,6 +37,7 @@ class Reader:
         steps_per_epoch: the same on all ranks.
         local_batch_size: rows of every batch, padding included, the same on all ranks.
         wait_seconds: how long the consumer has waited for batches in all.
+        on_wait: called now and then while it does; of iterators that are made from then on.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Reader:
         self._bytes_per_row = max(1, sum(file.bytes for file in manifest.files) // max(1, manifest.rows))
         self.local_batch_size = self._layout.local_batch_size
         self.wait_seconds = 0.0
+        self.on_wait: Callable[[], None] = lambda: None
         self._quarantine = Quarantine(data, manifest.rows, quarantined)
 
     @property
@@ -168,6 +170,7 @@ class Reader:
             threads=self._data.threads + (0 if self._decoder.is_local else _REMOTE_READS),
             budget=self._data.prefetch_mib << 20,
             timeout_s=self._data.read_timeout_s,
+            on_wait=self.on_wait,
         )
         return BatchIterator(self, prefetcher, self._layout.names)
 
