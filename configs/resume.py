@@ -52,6 +52,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("launch.*", "may change"),
     ("export.*", "may change"),
     ("serve.*", "may change"),
+    ("doctor.*", "may change"),
 )
 
 
@@ -59,7 +60,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
 _WITHOUT_EFFECT = (
     *("data.root", "data.threads", "data.prefetch_mib", "data.read_timeout_s", "data.verify_checksums"),
     *("training.run_dir", "training.log_every", "training.profile_at", "training.gradient_cosines_every"),
-    *("checkpoint.*", "launch.*", "export.*", "serve.*"),
+    *("checkpoint.*", "launch.*", "export.*", "serve.*", "doctor.*"),
 )
 
 

@@ -8,6 +8,7 @@ across sections in `configs.checks`.
 from pydantic import Field
 
 from configs.data_config import DataConfig, GenerateConfig
+from configs.doctor_config import DoctorConfig
 from configs.export_config import ExportConfig
 from configs.feature_config import DenseFeature, Feature, SparseFeature, TableConfig
 from configs.layout import InputLayout, layout_of
@@ -29,6 +30,7 @@ __all__ = [
     "DataConfig",
     "DenseFeature",
     "DenseOptimizer",
+    "DoctorConfig",
     "ExportConfig",
     "Feature",
     "GenerateConfig",
@@ -58,6 +60,7 @@ class Config(Section):
     launch: LaunchConfig = LaunchConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    doctor: DoctorConfig = DoctorConfig()
 
     @property
     def sparse_features(self) -> dict[str, SparseFeature]:

@@ -13,6 +13,7 @@ from configs.errors import Failure
 from trainer.commands import (
     compare,
     config,
+    doctor,
     evaluate,
     export,
     generate,
@@ -42,6 +43,7 @@ app.command("prepare", help=prepare.HELP)(prepare.prepare)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
 app.command("config")(config.show_config)
+app.command("doctor")(doctor.doctor)
 
 
 _OF_THE_MACHINE = {

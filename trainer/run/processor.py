@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # of x86, and of Arm
+BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags of processors that compute it: of x86, and of Arm."""
 
 
 def bf16_warning(precision: str, device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
@@ -12,7 +13,7 @@ def bf16_warning(precision: str, device: str, cpuinfo: Path = Path("/proc/cpuinf
     flags = [
         line for line in cpuinfo.read_text(errors="replace").splitlines() if line.startswith(("flags", "Features"))
     ]
-    if not flags or not _BF16.isdisjoint(flags[0].split()):
+    if not flags or not BF16.isdisjoint(flags[0].split()):
         return None
     return (
         "warning: training.precision=bf16, but this processor computes BF16 in software (no avx512_bf16, no amx_bf16): "

@@ -1,0 +1,154 @@
+"""`doctor`: checks a cluster, and what a config needs of it, before money is spent. How, says `cluster.doctor`."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from configs.doctor_config import DoctorConfig
+from configs.errors import UserError
+from configs.schema import Config, LaunchConfig
+from trainer.commands.options import AsJson, Overrides, read_config
+from trainer.commands.screen import report
+
+if TYPE_CHECKING:
+    from cluster.doctor.examine import Asked
+    from cluster.doctor.findings import Finding
+    from cluster.doctor.versions import Facts
+
+_CODE = ("configs", "embeddings", "models", "cluster", "trainer")
+_SLACK_S = 60.0  # for joining the cluster, and between the checks
+
+ConfigIfAny = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of a run: its folders and workers are checked too.")
+]
+
+
+def doctor(config: ConfigIfAny = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check the cluster that a run would use: nodes, versions, network, folders, bandwidth. Exit code 1: an error."""
+    run = read_config(config, overrides) if config else None
+    shown = _Report(as_json)
+    watch = _watch(run, shown)
+    try:
+        for finding in _findings(run):
+            shown.add(finding)
+    finally:
+        watch.cancel()
+    shown.end()
+    if shown.has_errors:
+        raise typer.Exit(1)
+
+
+class _Report:
+    """Shows a finding as it comes."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json, self._began = as_json, time.monotonic()
+        self.findings: list[Finding] = []
+
+    @property
+    def has_errors(self) -> bool:
+        return any(one.result == "error" for one in self.findings)
+
+    def add(self, finding: "Finding") -> None:
+        self.findings.append(finding)
+        lines = [f"{finding.check:<12} {finding.result:<8} {finding.said}"]
+        typer.echo("\n".join(lines + [f"{'':<22}-> {finding.remedy}"] * bool(finding.remedy)), err=self._as_json)
+
+    def end(self) -> None:
+        counted = [sum(one.result == result for one in self.findings) for result in ("error", "warning")]
+        seconds = time.monotonic() - self._began
+        said = f"errors {counted[0]}, warnings {counted[1]}, {seconds:.0f} s"
+        checks = [one.to_json() for one in self.findings]
+        report(said, {"ok": not counted[0], "seconds": round(seconds, 1), "checks": checks}, self._as_json)
+
+
+def _findings(run: Config | None) -> "Iterator[Finding]":
+    from cluster.doctor.examine import examine
+    from trainer.data.reading.allocation import ALLOCATION
+
+    launch, settings = (run.launch, run.doctor) if run else (LaunchConfig(), DoctorConfig())
+    return examine(_asked(run), launch, settings, ALLOCATION)
+
+
+def _asked(run: Config | None) -> "Asked":
+    from cluster.doctor.examine import Asked
+    from trainer.run.environment import PACKAGES
+    from trainer.run.paths import with_absolute_paths
+
+    if run is None:
+        return Asked(PACKAGES, _CODE, {}, judges=[_of_one_line])
+    run = with_absolute_paths(run)
+    folders, data = {"training.run_dir": run.training.run_dir}, run.data
+    if data.generate is not None and not Path(data.root).exists():
+        return Asked(PACKAGES, _CODE, folders | {"data.root": data.root}, judges=[_of_one_line])
+    looks: dict[str, Any] = {"data.root": (data_seen, (data.root, data.train, data.read_timeout_s))}
+    return Asked(PACKAGES, _CODE, folders, looks, judges=[_of_one_line, _precision(run)])
+
+
+def data_seen(asked: tuple[str, str, float]) -> str:
+    """On a node: how much there is of a part of the data set."""
+    from trainer.data.dataset.listing import list_files
+    from trainer.data.dataset.source import open_source
+
+    root, part, timeout_s = asked
+    files = list_files(open_source(root, part), timeout_s).files
+    return f"{len(files):,} files, {sum(file.size for file in files):,} bytes"
+
+
+def _of_one_line(facts: "Facts") -> "Iterator[Finding]":
+    """torch, torchrec and fbgemm must belong together."""
+    from cluster.doctor.findings import Finding, by_value, named
+    from trainer.run.versions import check_versions
+
+    wrong = {}
+    for node, one in facts.items():
+        try:
+            check_versions({name: version for name, version in one["packages"].items() if version})
+        except UserError as error:
+            wrong[node] = str(error)
+    for message, nodes in by_value(wrong).items():
+        said, remedy = message.split("\n", 1)
+        yield Finding("versions", "error", f"{said}, on {named(nodes)}", remedy)
+
+
+def _precision(run: Config) -> "Callable[[Facts], Iterator[Finding]]":
+    """Of processors that compute BF16 in software."""
+
+    def judge(facts: "Facts") -> "Iterator[Finding]":
+        from cluster.doctor.findings import Finding, named
+        from trainer.run.processor import BF16
+
+        slow = [node for node, one in facts.items() if BF16.isdisjoint(one["processor"]["features"])]
+        if run.training.precision == "bf16" and not any(one["gpus"] for one in facts.values()) and slow:
+            said = f"training.precision=bf16, but processors compute BF16 in software on {named(slow)}"
+            yield Finding("processors", "warning", said, "use training.precision=fp32: steps take many times as long")
+
+    return judge
+
+
+def _watch(run: Config | None, shown: _Report) -> threading.Timer:
+    """Ends the process when all deadlines together are over: something hangs that has none, such as a call of Ray's."""
+    settings = run.doctor if run else DoctorConfig()
+    folders = 4 * settings.folder_s * (2 if run else 0)
+    most = 4 * settings.answer_s + 6 * settings.connect_s + folders + 2 * settings.bandwidth_s + _SLACK_S
+
+    def give_up() -> None:
+        from cluster.doctor.findings import Finding
+
+        last = f"the check after `{shown.findings[-1].check}`" if shown.findings else "joining the cluster"
+        remedy = "does a folder hang, or Ray's head? Try `ls` on the folders, and `ray status` on the head"
+        shown.add(Finding("doctor", "error", f"{last} did not end in {most:.0f} s", remedy))
+        shown.end()
+        sys.stdout.flush()
+        os._exit(1)
+
+    timer = threading.Timer(most, give_up)
+    timer.daemon = True
+    timer.start()
+    return timer
