@@ -133,6 +133,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         assert manifest is not None, "the driver wrote the manifest of the training part"
         facts = {"config": config_fingerprint(config), "manifest": manifest.fingerprint, "versions": installed()}
         built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
+        log.info("the model is built, its tables are sharded")
         checkpointer = Checkpointer(run.checkpoints, config.checkpoint, facts)
         checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
         checkpointer.upkeep.best_step = lambda steps: best_step(run.metrics, steps, config.checkpoint.keep_best)
@@ -141,6 +142,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         state = training_state(built.model, built.optimizer)
         checkpointer.load(state)
         newest = checkpointer.newest
+        log.info("%s is loaded", f"step {newest.step:,}" if newest else "nothing")
         taken_over = warm_start(config, state) if newest is None and config.training.warm_start else ""
         if config.checkpoint.has_links:
             checkpointer.follow(RowLog(built.model))  # what was written before is in the first base

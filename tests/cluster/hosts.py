@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from tests.cluster.namespaces import INTERFACE, Host, Process, Switch, switch, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +113,10 @@ class Cluster:
 
     def rank(self, run_dir: Path, rank: int) -> Rank:
         """Who trains rank `rank` of the newest attempt."""
-        log = (run_dir / "logs" / "latest" / f"rank_{rank}.log").read_text()
+        return self.rank_of((run_dir / "logs" / "latest" / f"rank_{rank}.log").read_text())
+
+    def rank_of(self, log: str) -> Rank:
+        """Who writes such a log."""
         found = re.search(r"(?:process|pid) (\d+) on ([\w.]+)", log)
         assert found, log[:500]
         host = next(host for host in self.hosts if host.address == found[2])
@@ -137,8 +138,9 @@ def hosts(count: int, *, cpus: int = 1, environment: Mapping[str, str] | None = 
 
     environment: variables of Ray and of all that runs on the hosts.
     """
-    reason = why_not()
-    if reason:
+    if reason := why_not():
+        import pytest  # benchmarks need it as little
+
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="hosts-", dir="/tmp"))  # short: paths of Unix sockets end at 107 characters
     with switch() as joined:

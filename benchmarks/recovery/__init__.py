@@ -1,0 +1,1 @@
+"""How long a run stands still after a fault: `python -m benchmarks.recovery`."""
