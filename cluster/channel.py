@@ -1,68 +1,115 @@
-"""Between the workers and the driver: lines for the screen, the result, a mistake that no restart can fix, a stop.
+"""Between driver and agents: lines for the screen, the result, stops, and the meeting in which attempts begin and end.
 
-An actor, since workers and driver may be on different machines and Ray's own forwarding prefixes every line.
+An actor, since agents and driver may be on different machines and Ray's own forwarding prefixes every line.
 """
 
+import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+from cluster.clues import Clues, failure_lines
+from cluster.meeting import Call, Cause, Limits, Meeting, Report, Verdict
 
-# `take` waits while others speak; one thread for all who speak keeps a worker's lines in order.
-@ray.remote(num_cpus=0, concurrency_groups={"listening": 1})  # pyright: ignore[reportCallIssue] - ray's overloads miss it
+_TICK_S = 0.05
+
+
+@ray.remote(num_cpus=0)
 class Channel:
-    """Holds what workers say until the driver takes it, and what the driver asks of them."""
+    """Holds what workers say until the driver takes it, what the driver asks of them, and their meeting.
 
-    def __init__(self) -> None:
-        self._arrived = threading.Condition()
+    Its methods run in one thread; those that wait let others go on.
+    """
+
+    def __init__(self, clues: Clues, limits: Limits) -> None:
+        self._arrived = asyncio.Event()
         self._lines: list[str] = []
-        self._mistake: str | None = None
-        self._result: Any = None
-        self._stops = False
-        self._hosts: dict[int, str] = {}
+        self._meeting = Meeting(
+            limits, clues.saved, self._say, lambda causes, hosts: failure_lines(causes, hosts, clues)
+        )
 
-    def join(self, rank: int, host: str) -> None:
-        self._hosts[rank] = host
+    # Lines.
 
-    def hosts(self) -> dict[int, str]:
-        """Rank -> where it runs, or ran last."""
-        return self._hosts
+    async def say(self, line: str) -> None:
+        self._say(line)
 
-    def say(self, line: str) -> None:
-        with self._arrived:
-            self._lines.append(line)
-            self._arrived.notify()
+    def _say(self, line: str) -> None:
+        self._lines.append(line)
+        self._arrived.set()
 
-    @ray.method(concurrency_group="listening")
-    def take(self, timeout_s: float) -> list[str]:
+    async def take(self, timeout_s: float) -> list[str]:
         """Lines said since the last call; waits up to `timeout_s` for one."""
-        with self._arrived:
-            if not self._lines:
-                self._arrived.wait(timeout_s)
-            lines, self._lines = self._lines, []
-            return lines
+        if not self._lines:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), timeout_s)
+            except TimeoutError:
+                return []
+        lines, self._lines = self._lines, []
+        return lines
 
-    def report_mistake(self, message: str) -> None:
-        with self._arrived:
-            self._mistake = self._mistake or message
+    # The driver's side.
 
-    def mistake(self) -> str | None:
-        return self._mistake
+    async def ask_to_stop(self) -> None:
+        self._meeting.stops = True
 
-    def ask_to_stop(self) -> None:
-        self._stops = True
+    async def outcome(self) -> tuple[str | None, str | None, Any]:
+        """The user's mistake, why the launch was given up, and the result."""
+        return self._meeting.mistake, self._meeting.given_up, self._meeting.result
 
-    def stops(self) -> bool:
-        return self._stops
+    async def begin_group(self, size: int) -> int:
+        return self._meeting.begin_group(size)
 
-    def finish(self, result: Any) -> None:
-        self._result = result
+    async def lose(self, causes: Mapping[int, Cause]) -> bool:
+        """Ray found agents dead; whether the launch goes on."""
+        self._meeting.fail(self._meeting.group, causes, time.time())
+        self._meeting.settle(time.time())
+        return not self._meeting.is_over
 
-    def result(self) -> Any:
-        return self._result
+    async def leave(self, why: str) -> None:
+        """Has the function save and return; Ray then places the group anew."""
+        if not self._meeting.leaving:
+            self._meeting.leaving = why
+            self._say(why)
+
+    # The agents' side.
+
+    async def arrive(self, group: int, rank: int, host: str, address: str) -> Call | None:
+        """Waits for the other agents of the group; the next attempt, or None where there is none any more."""
+        self._meeting.arrive(group, rank, host, address, time.monotonic(), time.time())
+        while group == self._meeting.group and not self._meeting.is_over:
+            if self._meeting.verdict is Verdict.GO_ON and self._meeting.has_begun(rank):
+                return self._meeting.call()
+            await asyncio.sleep(_TICK_S)
+        return None
+
+    async def verdict(self, group: int, attempt: int) -> tuple[Verdict, bool]:
+        """Waits until the attempt ends; how, and whether for want of steps."""
+        meeting = self._meeting
+        while (group, attempt) == (meeting.group, meeting.attempt) and meeting.verdict is Verdict.GO_ON:
+            meeting.look(time.monotonic(), time.time())
+            await asyncio.sleep(_TICK_S)
+        same = (group, attempt) == (meeting.group, meeting.attempt)
+        return (meeting.verdict if same else Verdict.AGAIN), meeting.hangs
+
+    async def hear(self, group: int, rank: int, report: Report) -> bool:
+        """What an agent says of its process; whether the function is asked to stop."""
+        self._meeting.hear(group, rank, report, time.monotonic())
+        return self._meeting.stops or bool(self._meeting.leaving)
+
+    async def done(self, group: int, rank: int, result: Any) -> None:
+        self._meeting.done(group, rank, result)
+
+    async def err(self, message: str) -> None:
+        self._meeting.err(message)
+
+    async def fail(self, group: int, rank: int, cause: Cause, report: Report) -> None:
+        self._meeting.hear(group, rank, report, time.monotonic())
+        self._meeting.fail(group, {rank: cause}, time.time())
 
 
 class Listener:

@@ -5,35 +5,41 @@ Importing Ray Train takes a second. `private` and `launch` do it while the clust
 
 import asyncio
 import logging
+import os
+import pickle
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import ray
 from ray._private.log import PlainRayHandler
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.failure_handling.default import RETRYABLE_CONTROLLER_ERRORS
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from cluster.failures import TellFailures
-from cluster.imports import without_collections
-from cluster.process_group import ProcessGroup
-from cluster.worker import Worker
-from configs.errors import UserError
+from cluster.agent import Place, Task, follow
+from cluster.failures import cause_of, is_leaving
 from configs.schema import LaunchConfig
 
 if TYPE_CHECKING:
     from cluster.launch import Launched
 
+_GROUP = "MULTIGATE_GROUP"  # the number of an agent's group, in its environment
 _POLL_S = 0.25  # how often the controller asks the workers; Ray's own 2 seconds are waited at the end of every run
 
 
@@ -50,12 +56,19 @@ def group_of(
 
     environment: variables of the workers' processes; those of a private cluster have them already.
     """
-    called = {"launched": launched, "channel": channel, "device": device}
+    task = Task(
+        launch=uuid.uuid4().hex[:12],
+        payload=pickle.dumps((launched.function, launched.argument)),
+        modules=list(launched.modules),
+        timeout_s=int(launch.timeout_s),
+        log_of=launched.clues.log_of,
+    )
     return _Group(
         _on_worker,
         is_private=is_private,
-        train_loop_config=called,
-        backend_config=ProcessGroup("nccl" if device == "cuda" else "gloo", int(launch.timeout_s)),
+        channel=channel,
+        train_loop_config={"task": task, "channel": channel, "device": device},
+        backend_config=_Agents(channel),
         scaling_config=ScalingConfig(
             num_workers=(launch.min_workers, launch.workers) if launch.min_workers else launch.workers,
             use_gpu=device == "cuda",
@@ -64,8 +77,7 @@ def group_of(
         run_config=RunConfig(
             name=f"multigate-{time.time_ns()}",
             storage_path=launched.storage,
-            failure_config=FailureConfig(max_failures=launch.max_failures),
-            callbacks=[TellFailures(channel, launch.max_failures, launched.clues)],
+            failure_config=FailureConfig(max_failures=-1),
             worker_runtime_env={} if is_private else {"env_vars": dict(environment)},
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -122,8 +134,8 @@ class _AllThereIs(FixedScalingPolicy):
 
 
 class _Group(DataParallelTrainer):
-    def __init__(self, *arguments: Any, is_private: bool, **options: Any) -> None:
-        self._is_private = is_private
+    def __init__(self, *arguments: Any, is_private: bool, channel: Any, **options: Any) -> None:
+        self._is_private, self._channel = is_private, channel
         super().__init__(*arguments, **options)
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -137,6 +149,7 @@ class _Group(DataParallelTrainer):
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         if self._is_private and not self.scaling_config.elasticity_enabled:
             arguments["scaling_policy"] = _AllThereIs(self.scaling_config)
+        arguments["failure_policy"] = _Failures(self._channel)
         controller = _Controller(is_private=self._is_private, **arguments)
         with _no_actor_for_reports():
             asyncio.run(controller.run())
@@ -166,28 +179,65 @@ def _no_actor_for_reports() -> Iterator[None]:
 
 
 def _on_worker(called: dict[str, Any]) -> None:
-    channel, launched = called["channel"], called["launched"]
-    if ray.get(channel.mistake.remote()):  # an earlier attempt met something that a restart cannot fix
-        return
-    with without_collections():
-        for module in launched.modules:
-            import_module(module)
+    """What Ray Train calls on each worker: an agent of the launch."""
     context = get_context()
-    worker = Worker(
+    gpus, visible = ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    place = Place(
+        group=int(os.environ[_GROUP]),
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         local_rank=context.get_local_rank(),
         local_world_size=context.get_local_world_size(),
-        node=ray.util.get_node_ip_address(),
+        host=ray.util.get_node_ip_address(),
         device=called["device"],
-        say=channel.say.remote,
-        stops=lambda: ray.get(channel.stops.remote()),
+        cuda_index=visible.index(str(gpus[0])) if gpus and str(gpus[0]) in visible else 0,
     )
-    channel.join.remote(worker.rank, worker.node)
-    try:
-        result = launched.function(launched.argument, worker)
-    except UserError as error:
-        ray.get(channel.report_mistake.remote(str(error)))
-        raise
-    if worker.rank == 0:
-        ray.get(channel.finish.remote(result))
+    follow(called["task"], place, called["channel"], _new_address)
+
+
+def _new_address() -> str:
+    host, port = get_address_and_port()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass
+class _Agents(BackendConfig):
+    """What Ray Train does before the agents are called: it numbers their group."""
+
+    channel: Any
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _Numbered
+
+
+class _Numbered(Backend):
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: _Agents) -> None:
+        number = ray.get(backend_config.channel.begin_group.remote(len(worker_group)))
+        worker_group.execute(_join_group, number)
+
+
+def _join_group(number: int) -> None:
+    os.environ[_GROUP] = str(number)
+
+
+class _Failures(FailurePolicy):
+    """Agents that were lost count as the failures do that they see themselves; see `cluster.meeting`."""
+
+    def __init__(self, channel: Any) -> None:
+        super().__init__(FailureConfig(max_failures=-1))
+        self._channel = channel
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        if isinstance(training_failed_error, WorkerGroupError):
+            errors = training_failed_error.worker_failures
+            causes = {rank: cause_of(error) for rank, error in errors.items() if not is_leaving(error)}
+            goes_on = ray.get(self._channel.lose.remote(causes))
+            return FailureDecision.RETRY if goes_on else FailureDecision.RAISE
+        if isinstance(training_failed_error, ControllerError) and isinstance(
+            training_failed_error.controller_failure, RETRYABLE_CONTROLLER_ERRORS
+        ):
+            return FailureDecision.RETRY
+        return FailureDecision.RAISE

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.channel import Channel, Listener
 from cluster.connecting import connect
+from cluster.meeting import Limits
 from cluster.room import check_room, device_of
 from cluster.signals import call_until_stopped
 from cluster.worker import Worker
@@ -22,7 +23,7 @@ from configs.errors import RunFailed, RunStopped, UserError
 from configs.schema import LaunchConfig
 
 if TYPE_CHECKING:
-    from cluster.failures import Clues
+    from cluster.clues import Clues
 
 
 class Launched(NamedTuple):
@@ -55,7 +56,8 @@ def launch(launched: Launched, config: LaunchConfig, show: Callable[[str], None]
     environment = _environment(launched, config)
     connection = connect(config, environment)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    channel = Channel.options(scheduling_strategy=here).remote()  # pyright: ignore[reportAttributeAccessIssue] - what ray.remote adds
+    limits = Limits(config.max_failures, config.hang_timeout_s)
+    channel = Channel.options(scheduling_strategy=here).remote(launched.clues, limits)  # pyright: ignore[reportAttributeAccessIssue] - what ray.remote adds
     listener = Listener(channel, show)
     # Not at the top: importing Ray Train takes a second, in which processes that were just started do the same.
     from ray.train import TrainingFailedError
@@ -76,13 +78,15 @@ def launch(launched: Launched, config: LaunchConfig, show: Callable[[str], None]
         raise RunStopped("stopped at once: what was done since the last checkpoint is lost") from None
     finally:
         listener.close()
-    mistake, result, hosts = ray.get([channel.mistake.remote(), channel.result.remote(), channel.hosts.remote()])
+    mistake, given_up, result = ray.get(channel.outcome.remote())
     if connection.is_new:
         ray.shutdown()
     if mistake:
         raise UserError(mistake)
+    if given_up:
+        raise RunFailed(given_up)
     if failure:
-        raise _given_up(failure, hosts, launched.clues, config.max_failures) from failure
+        raise RunFailed(f"Ray ended the run: {str(failure).splitlines()[-1]}\n{failure}") from failure
     return result
 
 
@@ -95,15 +99,5 @@ def _environment(launched: Launched, launch: LaunchConfig) -> dict[str, str]:
 
 
 def _ask_to_stop(channel: Any, show: Callable[[str], None]) -> None:
-    show("stopping: the workers save at their next log line (once more, and they stop at once)")
+    show("stopping: the workers save, and end (once more, and they stop at once)")
     ray.get(channel.ask_to_stop.remote())
-
-
-def _given_up(failure: Exception, hosts: Mapping[int, str], clues: "Clues", max_failures: int) -> RunFailed:
-    exceptions = getattr(failure, "worker_failures", None)
-    if not exceptions:
-        return RunFailed(f"Ray ended the run: {str(failure).splitlines()[-1]}\n{failure}")
-    from cluster.failures import failure_lines
-
-    lines = failure_lines(exceptions, hosts, clues)
-    return RunFailed("\n".join([f"more failures than launch.max_failures={max_failures}, the last:", *lines]))

@@ -1,7 +1,7 @@
 """How this product fails. One table:
 
-    exception           who raises it                                            Ray restarts   exit code
-                                                                                 the workers
+    exception           who raises it                                            begins again   exit code
+
     UserError           whoever reads what a user wrote: a config, a file,       never          2
                         the arguments of a command. DataError is one
     TryAgain            data and storage (StorageUnavailable): something that    yes            1
@@ -13,8 +13,8 @@
     machine
     anything else       a fault in the code, or of the machine                   yes            1, with a traceback
 
-Worker failures that Ray restarts count against launch.max_failures. The command line prints those of the table without
-a traceback (`trainer.cli`); a line for each failed rank comes from `cluster.failures`.
+Failures of workers count against launch.max_failures. The command line prints those of the table without a
+traceback (`trainer.cli`); a line for each failed rank comes from `cluster.clues`.
 """
 
 

@@ -191,7 +191,12 @@ class LaunchConfig(Section):
     address: str | None = Field(
         default=None, description="Ray cluster; none: RAY_ADDRESS, a running one, or a new local one."
     )
-    max_failures: int = Field(default=8, ge=-1, description="Failures that the run survives; -1: any number.")
+    max_failures: int = Field(
+        default=8, ge=-1, description="Failures that the run survives without saving anything new; -1: any number."
+    )
+    hang_timeout_s: Seconds = Field(
+        default=300, description="Seconds without a step, on any rank, after which the workers start again."
+    )
     timeout_s: Seconds = Field(
         default=600, description="Seconds after which a stuck collective fails the worker group."
     )

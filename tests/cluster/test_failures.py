@@ -1,12 +1,11 @@
 """What is said of workers that failed, from exceptions as Ray makes them."""
 
-from types import SimpleNamespace
-
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
-from cluster.failures import TellFailures, cause_of, failure_lines
+from cluster.clues import failure_lines
+from cluster.failures import cause_of
 from configs.errors import TryAgain
 
 WORKER = """A worker health check failed.
@@ -44,13 +43,16 @@ class Clues:
     def progress(self) -> str:
         return "after step 1,240"
 
+    def saved(self) -> str:
+        return ""
+
 
 def died(text: str) -> Exception:
     return WorkerHealthCheckFailedError(WORKER, failure=RayActorError(error_msg=text))
 
 
 def test_a_lost_host_is_named_with_rank_step_cause_and_log() -> None:
-    (line,) = failure_lines({1: died(HOST_LOST)}, {0: "192.0.2.1", 1: "192.0.2.2"}, Clues())
+    (line,) = failure_lines({1: cause_of(died(HOST_LOST))}, {0: "192.0.2.1", 1: "192.0.2.2"}, Clues())
     assert line == (
         "rank 1 on 192.0.2.2 failed after step 1,240: its host is lost (process 9708, address 192.0.2.2) "
         "(/run/logs/attempt_1/rank_1.log)"
@@ -95,24 +97,9 @@ def test_a_failure_with_words_for_users_keeps_what_to_do() -> None:
     assert not cause.is_death
 
 
-def test_the_dead_come_first_and_a_large_group_is_cut_short() -> None:
-    errors: dict[int, Exception] = {rank: RuntimeError("Connection closed by peer") for rank in range(64)}
-    errors[40] = died(HOST_LOST)
-    clues = SimpleNamespace(log_of=Clues().log_of, progress=lambda: "")
-    lines = failure_lines(errors, {}, clues)
+def test_a_large_group_is_cut_short() -> None:
+    causes = {rank: cause_of(died(HOST_LOST)) for rank in range(64)}
+    lines = failure_lines(causes, {}, Clues())
     assert len(lines) == 5
-    assert lines[0].startswith("rank 40 failed: its host is lost")
-    assert lines[1].startswith("rank 0 failed: RuntimeError: Connection closed by peer")
+    assert lines[0].startswith("rank 0 failed after step 1,240: its host is lost")
     assert lines[-1] == "and 60 more ranks with them"
-
-
-def test_the_failure_that_ends_the_run_is_left_to_the_last_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    channel = SimpleNamespace(hosts=SimpleNamespace(remote=dict), say=SimpleNamespace(remote=said.append))
-    monkeypatch.setattr("cluster.failures.ray.get", lambda answer: answer)
-    told = TellFailures(channel, 1, Clues())
-    told.after_exception(None, {0: ValueError("bad")})
-    first = list(said)
-    assert first[-1] == "failure 1 of 1 that the run survives"
-    told.after_exception(None, {0: ValueError("bad")})
-    assert said == first
