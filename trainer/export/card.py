@@ -99,13 +99,18 @@ def _origin(signature: Signature) -> list[list[str]]:
         ["run", f"`{source.run}`, epoch {source.epoch}, step {source.step:,}"],
         ["data", f"`{source.data}`" if source.data else "not known"],
         ["identity", f"`{signature.identity}`: bundles of the same can replace each other"],
-        ["top", f"{signature.precision}, on {signature.device}"],
+        ["top", f"{signature.precision}, on {signature.device}{_of_few_rows(signature)}"],
         ["tables", ", ".join(f"{kind}: {_BYTES[kind]}" for kind in formats) or "none"],
         ["compiled for", ", ".join(c.instructions for c in signature.compiled) or _not_compiled(signature.device)],
         ["versions", ", ".join(f"{name} {version}" for name, version in signature.versions.items())],
     ]
     values = [f"{tag} {value:.5g}" for tag, value in source.metrics.items()]
     return rows + ([["metrics at that step", ", ".join(values)]] if values else [])
+
+
+def _of_few_rows(signature: Signature) -> str:
+    small = signature.small
+    return f"; calls of up to {small.rows} rows compute in fp32, which is faster there" if small else ""
 
 
 def _not_compiled(device: str) -> str:
@@ -121,10 +126,12 @@ def _checks(signature: Signature) -> str:
         f"{name}: " + ", ".join(f"{rows} rows {value:.3g} ms" for rows, value in by_rows.items())
         for name, by_rows in signature.milliseconds.items()
     )
+    few = signature.small.parity if signature.small else None
+    of_few = f" {few.largest_difference:.2e} in the program for few rows (limit {few.tolerance:.0e})." if few else ""
     return (
         f"Trainer and bundle scored {parity.generated_rows:,} generated rows{data}: the largest difference is "
-        f"{parity.largest_difference:.2e} (limit {parity.tolerance:.0e}; of AUC {parity.max_auc_change:g}). One call "
-        f"where it was exported, one thread: {times}."
+        f"{parity.largest_difference:.2e} (limit {parity.tolerance:.0e}; of AUC {parity.max_auc_change:g}).{of_few} "
+        f"One call where it was exported, one thread: {times}."
     )
 
 

@@ -53,6 +53,8 @@ def check_parity(
     top: nn.Module,
     sample: SampleRows,
     calibrations: Mapping[str, Calibration] | None = None,
+    *,
+    precision: str | None = None,
 ) -> Parity:
     """Compares predictions of the bundle, as a server would load it, with the trainer's.
 
@@ -60,6 +62,7 @@ def check_parity(
         tables: as they were trained, by name; only the rows looked up are read.
         top: with its trained weights, in eval mode.
         calibrations: of tasks, which the trainer's predictions are put through.
+        precision: of the top of the program that takes these calls; None: as the signature says.
 
     Raises:
         ParityError: the largest difference, or the change of a task's AUC, is above its limit.
@@ -81,7 +84,7 @@ def check_parity(
         data_rows=0 if sample.data is None else sample.data.num_rows,
         data_file=sample.file,
         largest_difference=difference,
-        tolerance=_tolerance(bundle),
+        tolerance=_tolerance(bundle, precision or bundle.signature.precision),
         max_auc_change=config.export.max_auc_change,
         tasks=tasks,
     )
@@ -126,9 +129,9 @@ def _check_scores(config: Config, found: npt.NDArray[np.float32]) -> None:
             raise ParityError(f"the program's {name} is {difference:.2e} off its formula; nothing was exported")
 
 
-def _tolerance(bundle: Bundle) -> float:
+def _tolerance(bundle: Bundle, precision: str) -> float:
     signature = bundle.signature
-    fewer = {signature.precision, signature.device}
+    fewer = {precision, signature.device}
     for group in signature.groups:
         trained = {signature.tables[bundle.features[name].table].data_type for name in group.features}  # pyright: ignore
         fewer |= {group.row_format} if trained - {group.row_format} else set()

@@ -128,7 +128,7 @@ def write_weights(
         top = {name: stored.whole(saved_names.top(name)) for name in in_top}
         cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in top.items()}
         tables = [_stack(group, config) for group in groups]
-        weights = tables + [_weight(_TOP + name, tensor) for name, tensor in cast.items()] + list(reserved)
+        weights = tables + [weight_of(_TOP + name, tensor) for name, tensor in cast.items()] + list(reserved)
         places = _write_header(file, sorted(weights, key=lambda w: -getattr(torch, w.dtype).itemsize))
         for name, tensor in cast.items():
             file.seek(places[_TOP + name])
@@ -183,7 +183,8 @@ def _stack(group: Group, config: Config) -> Weight:
     return Weight(name=group.name, dtype=str(dtype).removeprefix("torch."), shape=(rows, width))
 
 
-def _weight(name: str, tensor: Tensor) -> Weight:
+def weight_of(name: str, tensor: Tensor) -> Weight:
+    """The record of a tensor."""
     return Weight(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
 
 

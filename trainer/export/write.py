@@ -8,7 +8,7 @@ only then moved there.
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ from trainer.export.describe import data_shares, identity_of, input_schema, sour
 from trainer.export.onnx import input_names
 from trainer.export.parity import check_onnx_parity, check_parity, trainer_predictions
 from trainer.export.sample import SampleRows, sample_rows
+from trainer.export.small import compiled_for, settle_small, taking_all
 from trainer.export.timing import call_milliseconds
 from trainer.export.weights import fill, table_groups, write_weights
-from trainer.export.write_programs import DTYPES, say_what_it_costs, write_portable, write_programs
+from trainer.export.write_programs import DTYPES, say_what_it_costs, write_portable, write_programs, write_small
 from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
@@ -53,6 +54,7 @@ from trainer.serving.signature import (
     ONNX,
     WARM_UP,
     WEIGHTS,
+    Parity,
     Signature,
     TaskCalibration,
     is_bundle,
@@ -114,6 +116,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     _load_top(top, stored.top, checkpoint)
     calibrations, calibration_reports = _calibrate(folder, config, kept, top, sample, labelled)
     compiled, refusal = write_programs(folder, config, top, groups, stored)
+    small = write_small(folder, config, top, groups, stored)
     features = _copy_vocabularies(config.features, folder)
     if config.export.format == "onnx":
         write_portable(folder, config, top, groups, stored)
@@ -136,6 +139,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         device=config.export.device,
         precision=config.export.precision,
         compiled=tuple(compiled),
+        small=small,
         source=source_of(run, config, checkpoint),
         shares=data_shares(config, sample),
         versions=installed() | {"python": platform.python_version()},
@@ -160,17 +164,27 @@ def _checked(
     calibrations: Mapping[str, Calibration],
 ) -> Signature:
     """The signature with what was found when each program of the bundle was loaded, compared and timed."""
-    parities, milliseconds = [], {}
-    for program in (*signature.compiled, None):
-        write_signature(folder, signature.model_copy(update={"compiled": (program,) if program else ()}))
+    signature = settle_small(folder, signature, config)
+    parities, of_few, milliseconds = [], [], {}
+    for instructions in (*(program.instructions for program in signature.compiled), None):
+        write_signature(folder, compiled_for(signature, instructions))
         bundle = Bundle(folder, verify=False)
-        parities.append(check_parity(bundle, config, kept, top, sample, calibrations))
         times = call_milliseconds(bundle, config, _TIMED_ROWS)
-        milliseconds[program.instructions if program else "graph"] = {str(n): round(ms, 3) for n, ms in times.items()}
+        milliseconds[instructions or "graph"] = {str(n): round(ms, 3) for n, ms in times.items()}
+        if signature.small:
+            few, bundle = taking_all(bundle), taking_all(bundle, rows=0)
+            of_few.append(check_parity(few, config, kept, top, sample, calibrations, precision="fp32"))
+        parities.append(check_parity(bundle, config, kept, top, sample, calibrations))
     if (folder / ONNX).exists():
         parities[-1] = check_onnx_parity(folder, bundle, config, parities[-1], sample, calibrations)
-    parity = max(parities, key=lambda found: found.largest_difference)
-    return signature.model_copy(update={"parity": parity, "milliseconds": milliseconds})
+    parity, small = _worst(parities), signature.small
+    if small:
+        small = small.model_copy(update={"parity": _worst(of_few)})
+    return signature.model_copy(update={"parity": parity, "small": small, "milliseconds": milliseconds})
+
+
+def _worst(parities: Sequence[Parity]) -> Parity:
+    return max(parities, key=lambda found: found.largest_difference)
 
 
 def _calibrate(

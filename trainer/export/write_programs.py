@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from configs.schema import Config
@@ -18,11 +19,11 @@ from trainer.export.calibration import calibrated
 from trainer.export.forward_pass import ForwardPass
 from trainer.export.onnx import write_onnx
 from trainer.export.sample import generate_columns
-from trainer.export.weights import Stored
+from trainer.export.weights import Stored, weight_of
 from trainer.serving.bundle import load_weights
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import compiled_here, instructions_here
-from trainer.serving.signature import GRAPH, ONNX, WEIGHTS, Compiled, Group
+from trainer.serving.signature import GRAPH, ONNX, SMALL_GRAPH, SMALL_WEIGHTS, WEIGHTS, Compiled, Group, Small, Weight
 
 log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -33,18 +34,37 @@ def write_programs(
     folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
 ) -> tuple[list[Compiled], str | None]:
     """Writes the graph and what is compiled of it, and returns the latter, the fastest first, or why there is none."""
-    predict = _outputs(config)
-    dtype, device = DTYPES[config.export.precision], config.export.device
-    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), predict, dtype)
-    exported = programs.trace(forward, stored.weights, device)
-    programs.save_graph(exported, folder / GRAPH)
-    compiled = []
-    for instructions in instructions_here(device):
-        file = f"program.{instructions}.pt2"
-        refusal = programs.compile_graph(exported, folder / file, instructions)
+    dtype = DTYPES[config.export.precision]
+    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config), dtype)
+    return _write_program(folder / GRAPH, forward, stored.weights, config)
+
+
+def write_small(folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored) -> Small | None:
+    """Writes the program for few rows and its top, if the bundle is to have one. How few is still to be measured."""
+    if config.export.precision != "bf16" or config.export.device != "cpu":
+        return None
+    first, end = len(groups), len(groups) + len(stored.top)
+    exact = {w.name: t.contiguous() for w, t in zip(stored.weights[first:end], stored.top.values(), strict=True)}
+    save_file(exact, folder / SMALL_WEIGHTS)
+    own = [weight_of(name, tensor) for name, tensor in exact.items()]
+    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config))
+    weights = [*stored.weights[:first], *own, *stored.weights[end:]]
+    compiled, _ = _write_program(folder / SMALL_GRAPH, forward, weights, config)
+    return Small(rows=0, top=tuple(own), compiled=tuple(compiled))
+
+
+def _write_program(
+    graph: Path, forward: ForwardPass, weights: Sequence[Weight], config: Config
+) -> tuple[list[Compiled], str | None]:
+    device, compiled = config.export.device, []
+    exported = programs.trace(forward, weights, device)
+    programs.save_graph(exported, graph)
+    for instructions in instructions_here(device, config.export.precision):
+        path = graph.with_suffix(f".{instructions}.pt2")
+        refusal = programs.compile_graph(exported, path, instructions)
         if refusal is not None:
             return compiled, refusal
-        compiled.append(compiled_here(file, instructions))
+        compiled.append(compiled_here(path.name, instructions))
     return compiled, None
 
 

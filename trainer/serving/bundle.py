@@ -21,9 +21,12 @@ from trainer.data.dataset.faults import first_line
 from trainer.data.dataset.schema_text import schema_from_text
 from trainer.serving.columns import AsTrained
 from trainer.serving.inputs import program_inputs
-from trainer.serving.program import load_program, refuse_device
+from trainer.serving.program import Program, load_program, refuse_device
 from trainer.serving.signature import (
+    GRAPH,
     SIGNATURE,
+    SMALL_GRAPH,
+    SMALL_WEIGHTS,
     WARM_UP,
     WEIGHTS,
     Signature,
@@ -69,8 +72,9 @@ class Bundle:
         try:
             weights = load_weights(self.folder / WEIGHTS, self.signature.weights)
             self._weights = [weight.to(self.signature.device) for weight in weights]
-            self._program, used = load_program(self.folder, self.signature, compiled)
+            self._program, used = load_program(self.folder / GRAPH, self.signature.compiled if compiled else ())
             self.instructions = used.instructions if used else None
+            self._small = self._load_small(compiled)
             self.warm()
         except OSError as error:
             raise unreadable(Path(error.filename or self.folder), error) from None
@@ -83,11 +87,11 @@ class Bundle:
     def warm(self) -> None:
         """Scores the rows that travel with the bundle, one and then all, so that the first request is not the slowest:
         memory is claimed, kernels are chosen and rows that many ask for are read by then."""
-        path = self.folder / WARM_UP
+        path, small = self.folder / WARM_UP, self.signature.small
         if WARM_UP in self.signature.files:
             rows = pq.read_table(path)
-            for count in (1, rows.num_rows):
-                self.predict(rows.slice(0, count), str(path))
+            self.predict(rows.slice(0, 1), str(path))
+            self.predict(pa.concat_tables([rows] * (2 if small and rows.num_rows <= small.rows else 1)), str(path))
 
     @property
     def id_columns(self) -> frozenset[str]:
@@ -154,17 +158,34 @@ class Bundle:
         """Predictions [B, T] of B transformed rows. Raises ValueError when they do not fit the bundle."""
         if not len(columns.dense):
             return np.empty((0, len(self.tasks)), np.float32)
+        program, weights = self._program_for(len(columns.dense))
         parts = [
-            self._run(columns.narrow(start, min(start + _ROWS_PER_CALL, len(columns.dense))))
+            self._run(program, weights, columns.narrow(start, min(start + _ROWS_PER_CALL, len(columns.dense))))
             for start in range(0, len(columns.dense), _ROWS_PER_CALL)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, columns: Columns) -> npt.NDArray[np.float32]:
+    def _program_for(self, rows: int) -> tuple[Program, Sequence[Tensor]]:
+        """That of a call of `rows`, and its weights: all slices of one call are computed alike."""
+        small = self.signature.small
+        if self._small is not None and small is not None and rows <= small.rows:
+            return self._small
+        return self._program, self._weights
+
+    def _run(self, program: Program, weights: Sequence[Tensor], columns: Columns) -> npt.NDArray[np.float32]:
         inputs = program_inputs(columns, self.signature.groups, self.signature.dense_width)
         if self.signature.device != "cpu":
             inputs = [tensor.to(self.signature.device) for tensor in inputs]
-        return self._program(self._weights, inputs).cpu().numpy()
+        return program(weights, inputs).cpu().numpy()
+
+    def _load_small(self, compiled: bool) -> tuple[Program, list[Tensor]] | None:
+        """The program for few rows and its weights, of which the top is its own and all others are those mapped."""
+        small, tables = self.signature.small, len(self.signature.groups)
+        if small is None:
+            return None
+        top = load_weights(self.folder / SMALL_WEIGHTS, small.top)
+        program, _ = load_program(self.folder / SMALL_GRAPH, small.compiled if compiled else ())
+        return program, [*self._weights[:tables], *top, *self._weights[tables + len(top) :]]
 
 
 def load_weights(path: Path, expected: Sequence[Weight]) -> list[Tensor]:

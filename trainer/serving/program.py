@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from trainer.serving.signature import GRAPH, Compiled, Signature
+from trainer.serving.signature import Compiled, Signature
 
 log = logging.getLogger(__name__)
 Program = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -24,16 +24,17 @@ _AVX512, _AVX2 = ("AVX512",), ("AVX512", "AVX2")
 _INSTRUCTIONS = {"avx512": _AVX512, "avx2": _AVX2}  # -> processors, as torch calls them, that have these
 
 
-def instructions_here(device: str) -> tuple[str, ...]:
+def instructions_here(device: str, precision: str = "fp32") -> tuple[str, ...]:
     """What a program can be compiled for on this machine, the fastest first; nothing for a GPU, which takes the graph.
 
-    A program that AOTInductor of torch 2.11 had compiled for an H200 ended the process when it was loaded.
+    A program that AOTInductor of torch 2.11 had compiled for an H200 ended the process when it was loaded. All
+    processors with BF16 have the fastest ones.
     """
     if device == "cuda":
         return ()
     capability = torch.backends.cpu.get_cpu_capability()
     wide = tuple(name for name, processors in _INSTRUCTIONS.items() if capability in processors)
-    return wide or ("cpu",)
+    return (wide or ("cpu",))[: 1 if precision == "bf16" else None]
 
 
 def compiled_here(file: str, instructions: str) -> Compiled:
@@ -86,20 +87,17 @@ def has_bf16(device: str) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def load_program(folder: Path, signature: Signature, compiled: bool) -> tuple[Program, Compiled | None]:
-    """The fastest program of a bundle that runs here, and which it is; None for the graph.
-
-    compiled: False takes the graph at once.
-    """
+def load_program(graph: Path, compiled: Sequence[Compiled]) -> tuple[Program, Compiled | None]:
+    """The first that runs here of those compiled of a graph, and which it is; else the graph, and None."""
     reasons = []
-    for candidate in signature.compiled if compiled else ():
+    for candidate in compiled:
         reason = why_not_here(candidate)
         if reason is None:
-            return load_compiled(folder / candidate.file), candidate
+            return load_compiled(graph.parent / candidate.file), candidate
         reasons.append(f"{candidate.file} is not used: {reason}")
     if reasons:
         log.warning("%s. The uncompiled program is slower; export the run here.", "; ".join(reasons))
-    return load_graph(folder / GRAPH), None
+    return load_graph(graph), None
 
 
 def load_compiled(path: Path) -> Program:

@@ -6,6 +6,8 @@
         weights.safetensors     tables, stacked by width and type, then the top; mapped into memory, never copied
         program.json            the program as a graph in JSON: runs wherever this torch runs
         program.avx512.pt2      the same compiled, for each kind of processor; missing without a C++ compiler
+        program.small.*         the same for calls of few rows, where the top of the other is BF16: its top is FP32
+        weights.small.safetensors   the top of that one
         model.onnx, .data       the portable form, where it was asked for; takes row numbers
         warmup.parquet          rows that are scored when the bundle is loaded
         vocabulary/<feature>.txt
@@ -29,6 +31,8 @@ FORMAT = 2
 SIGNATURE = "signature.json"
 WEIGHTS = "weights.safetensors"
 GRAPH = "program.json"
+SMALL_GRAPH = "program.small.json"
+SMALL_WEIGHTS = "weights.small.safetensors"
 WARM_UP = "warmup.parquet"
 CARD = "README.md"
 ONNX = "model.onnx"
@@ -96,6 +100,18 @@ class Parity(_Part):
     tasks: dict[str, TaskParity] = {}
 
 
+class Small(_Part):
+    """The program for calls of few rows: the same tables, and a top that computes in FP32.
+
+    However small a product in BF16 is, its weights are laid out anew for it in each call.
+    """
+
+    rows: Annotated[int, Field(description="calls of up to so many take it; measured at export")]
+    top: Annotated[tuple[Weight, ...], Field(description="in weights.small.safetensors, instead of the other's top")]
+    compiled: Annotated[tuple[Compiled, ...], Field(description="the fastest first")]
+    parity: Parity | None = None
+
+
 class Quality(_Part):
     """Of probabilities, over labelled rows."""
 
@@ -145,6 +161,7 @@ class Signature(_Part):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Annotated[Literal["fp32", "bf16"], Field(description="of the top")] = "fp32"
     compiled: Annotated[tuple[Compiled, ...], Field(description="the fastest first")]
+    small: Small | None = None
     source: Source
     versions: dict[str, str]
     parity: Parity | None = None

@@ -1,6 +1,7 @@
 """Bundles with fewer bits than the trainer: smaller, close to it, and said how close; or refused."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 from torch._inductor import config as inductor
 
 from configs.errors import UserError
-from tests.trainer.export.exported_runs import SPARSE, make_run, rows, save
+from tests.trainer.export.exported_runs import DENSE, SPARSE, make_run, rows, save
 from trainer.checkpoint.files import find
-from trainer.export.parity import ParityError
+from trainer.export import small, timing, write_programs
+from trainer.export.parity import TOLERANCE, ParityError
 from trainer.export.write import export
 from trainer.run.folder import Folder
 from trainer.serving import program
@@ -18,6 +20,7 @@ from trainer.serving.bundle import Bundle
 from trainer.serving.row_formats import encode, stored_as, sum_bags
 from trainer.serving.signature import read_signature
 
+BF16 = {"precision": "bf16", "max_auc_change": 0.05}
 ON_BF16 = pytest.mark.skipif(not program.has_bf16("cpu"), reason="needs a processor with BF16")
 
 
@@ -72,6 +75,67 @@ def test_fewer_bits(config, tmp_path, settings):
     card = (bundle.folder / "README.md").read_text()
     assert f"{settings['tables']}: " in card
     assert f"{parity.tasks['click'].bundle_auc:.5f}" in card
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run of one table and numbers: what is slow in an export is how much there is to trace."""
+    return make_run(tmp_path_factory.mktemp("plain"), {"user": SPARSE["user"], **DENSE}, top="shared_bottom")
+
+
+@ON_BF16
+def test_calls_of_few_rows_compute_in_fp32(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "most_rows", lambda *_: 8)
+    exact = Bundle(export(plain.training.run_dir, str(tmp_path / "exact")))
+    bundle = Bundle(export(plain.training.run_dir, str(tmp_path / "small"), settings=BF16))
+    few = bundle.signature.small
+    assert few.rows == 8
+    assert few.parity.largest_difference <= few.parity.tolerance == TOLERANCE
+    assert few.parity.data_rows == bundle.signature.parity.data_rows == 300
+    assert bundle.signature.parity.largest_difference > 1e-4
+    expected = exact.predict(rows(300))
+    np.testing.assert_allclose(bundle.predict(rows(300).slice(0, 8)), expected[:8], atol=1e-6)
+    assert abs(bundle.predict(rows(300).slice(0, 9)) - expected[:9]).max() > 1e-4
+    names = {weight.name for weight in bundle.signature.weights}
+    assert {weight.name for weight in few.top} < names  # of the tables there is one copy
+    assert "calls of up to 8 rows compute in fp32" in (bundle.folder / "README.md").read_text()
+
+
+@ON_BF16
+def test_a_wrong_program_for_few_rows_is_refused(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "most_rows", lambda *_: 8)
+    save = write_programs.save_file
+    doubled = lambda tensors, path: save({name: 2 * tensor for name, tensor in tensors.items()}, path)  # noqa: E731
+    monkeypatch.setattr(write_programs, "save_file", doubled)
+    with pytest.raises(ParityError, match="trainer and bundle differ by"):
+        export(plain.training.run_dir, str(tmp_path / "b"), settings=BF16)
+
+
+@ON_BF16
+def test_a_program_for_few_rows_that_is_slower_is_not_kept(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "most_rows", lambda *_: 0)
+    bundle = Bundle(export(plain.training.run_dir, str(tmp_path / "b"), settings=BF16))
+    assert bundle.signature.small is None
+    assert not list(bundle.folder.glob("*small*"))
+    assert bundle.predict(rows(1)).shape == (1, 2)
+
+
+def test_how_many_rows_are_few_is_measured(plain, monkeypatch):
+    """The first number of rows that is not faster ends it, whatever comes after."""
+
+    class Slow:
+        def __init__(self, seconds):
+            self.seconds, self.calls = seconds, []
+
+        def score(self, columns):
+            self.calls.append(len(columns.dense))
+            time.sleep(self.seconds(len(columns.dense)))
+
+    monkeypatch.setattr(timing, "_CALLS", 3)
+    few, other = Slow(lambda rows: 0.001 if rows < 16 or rows > 24 else 0.009), Slow(lambda rows: 0.004)
+    assert timing.most_rows(few, other, plain) == 8
+    assert set(few.calls) == {1, 2, 4, 8, 16}
+    assert timing.most_rows(other, few, plain) == 0
 
 
 def test_a_change_of_auc_beyond_the_limit_is_refused(config, tmp_path):
