@@ -5,7 +5,8 @@ Read: `worker` (what a launched function knows), `launch` (the whole way), then 
 (lines, results, stops), `meeting` (attempts and faults), `clues`, `failures` (what is said of them), `signals`
 (Ctrl-C). On each host: `agent` (watches a rank), `slot` (its place), `standby` (has imported everything, and forks),
 `calling` (the process that calls the function), `board` (numbers that they share), `imports`. `replicas` is for
-serving, under Ray Serve.
+serving, under Ray Serve. `doctor` checks a cluster; deploy/ has files that start one, and `leaving` and `waiting` are
+what they call.
 """
 
 import os

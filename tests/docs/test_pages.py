@@ -99,7 +99,7 @@ def test_keys_are_in_the_config(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["order", "failure", "repeating", "files", "sharding", "losses", "choices", "growing", "deltas"]
+    "name", ["order", "failure", "repeating", "files", "sharding", "losses", "choices", "growing", "deltas", "cluster"]
 )
 def test_a_page_fits_a_screen_or_two_and_has_a_drawing(name: str) -> None:
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")

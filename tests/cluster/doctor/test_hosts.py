@@ -30,15 +30,15 @@ def three() -> Iterator[Cluster]:
 def doctor(cluster: Cluster, folder: Path, *settings: str) -> tuple[int, dict[str, Any]]:
     """Exit code, and what `--json` says."""
     screen = folder / "screen"
-    paths = (f"data.root={folder / 'data'}", f"training.run_dir={folder / 'run'}")
+    paths = (f"data.root={folder / 'data'}", f"training.run_dir={folder / 'run'}")  # later ones win
     command = (sys.executable, "-m", "trainer", "doctor", ROOT / "configs" / "quickstart.yaml", "--json")
     code = cluster.start(*command, *paths, *settings, screen=screen).wait(timeout=100)
     lines = screen.read_text().splitlines()
     return code, json.loads(next(line for line in lines if line.startswith('{"ok"')))
 
 
-def errors(values: dict[str, Any]) -> dict[str, str]:
-    return {one["check"]: one["said"] for one in values["checks"] if one["result"] == "error"}
+def errors(values: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one["check"], one["said"]) for one in values["checks"] if one["result"] == "error"]
 
 
 def on(host: Host, *command: str) -> None:
@@ -84,54 +84,47 @@ def test_a_pair_that_does_not_reach_each_other_is_named(three: Cluster, tmp_path
     assert values["checks"][-1]["said"] == "first correct the connections above"  # no group that would hang
 
 
-def test_a_folder_that_is_not_shared(three: Cluster, tmp_path: Path) -> None:
-    with mounted(three[2], "-t", "tmpfs", "other", str(tmp_path)):
-        code, values = doctor(three, tmp_path, *QUICK)
-    assert code == 1
-    said = errors(values)["folders"]
-    assert "training.run_dir" in said or "data.root" in said
-    assert three[2].address in said
-    assert not list(tmp_path.glob(".doctor-*"))
-
-
-def test_a_folder_that_cannot_be_written(three: Cluster, tmp_path: Path) -> None:
-    with mounted(three[1], "-t", "tmpfs", "-o", "ro", "other", str(tmp_path)):
-        _, values = doctor(three, tmp_path, *QUICK)
-    assert re.search(rf"{three[1].address}\) cannot write: Read-only file system", errors(values)["folders"])
-
-
-def test_another_version_and_other_code(three: Cluster, tmp_path: Path) -> None:
+def test_folders_versions_and_code_that_differ(three: Cluster, tmp_path: Path) -> None:
+    one, two = three[1], three[2]
+    for part in ("runs", "data"):
+        (tmp_path / part).mkdir()
     pyarrow = distribution("pyarrow")
     metadata = Path(str(pyarrow.locate_file(f"pyarrow-{pyarrow.version}.dist-info/METADATA")))
     other = tmp_path / "METADATA"
     other.write_text(re.sub(r"(?m)^Version: .*", "Version: 25.0.0", metadata.read_text()))
     changed = tmp_path / "changed.py"
     changed.write_text("# changed\n")
+    paths = (f"data.root={tmp_path / 'data' / 'new'}", f"training.run_dir={tmp_path / 'runs' / 'new'}")
     with (
-        mounted(three[2], "--bind", str(other), str(metadata)),
-        mounted(three[1], "--bind", str(changed), str(ROOT / "trainer" / "due.py")),
+        mounted(two, "-t", "tmpfs", "other", str(tmp_path / "runs")),
+        mounted(one, "-t", "tmpfs", "-o", "ro", "other", str(tmp_path / "data")),
+        mounted(two, "--bind", str(other), str(metadata)),
+        mounted(one, "--bind", str(changed), str(ROOT / "trainer" / "due.py")),
     ):
-        code, values = doctor(three, tmp_path, *QUICK)
+        code, values = doctor(three, tmp_path, *QUICK, *paths)
     assert code == 1
     found = errors(values)
-    assert f"25.0.0 on {name(three[2])}" in found["versions"]
-    assert name(three[1]) in found["code"]
+    assert any(check == "folders" and "runs/new" in said and two.address in said for check, said in found)
+    assert any(f"{name(one)} cannot write: Read-only file system" in said for _, said in found)
+    assert any(check == "versions" and f"25.0.0 on {name(two)}" in said for check, said in found)
+    assert any(check == "code" and name(one) in said and name(two) in said for check, said in found)
+    assert not list(tmp_path.rglob(".doctor-*"))
 
 
-def test_the_loopback_by_mistake(tmp_path: Path) -> None:
-    """The name of this machine may resolve to 127.0.0.1, as on Debian; it does once /etc/hosts says so."""
-    with hosts(2, environment=QUICK_CHECKS | {"GLOO_SOCKET_IFNAME": "lo"}) as two:
-        code, values = doctor(two, tmp_path, *QUICK)
-        assert code == 1
-        found = [one for one in values["checks"] if one["check"] == "interfaces"]
-        assert len(found) == 2
-        assert "gloo would use 127.0.0.1" in found[0]["said"]
-        assert "GLOO_SOCKET_IFNAME=eth0" in found[0]["remedy"]
-        two.cut(two[1])
-        began = time.monotonic()
-        code, values = doctor(two, tmp_path, *QUICK)
-        assert time.monotonic() - began < 60
-        assert code == 1
+def test_the_loopback_by_mistake_and_a_host_that_is_cut_off(three: Cluster, tmp_path: Path) -> None:
+    """The last one here: it leaves the cluster damaged."""
+    three.environment["GLOO_SOCKET_IFNAME"] = "lo"
+    wrong = three.add()
+    three.cut(three[2])
+    began = time.monotonic()
+    code, values = doctor(three, tmp_path, *QUICK, "doctor.answer_s=10")
+    assert time.monotonic() - began < 60
+    assert code == 1
+    interfaces = next(one for one in values["checks"] if one["check"] == "interfaces")
+    assert f"gloo would use 127.0.0.1 on {name(wrong)}" in interfaces["said"]
+    assert interfaces["remedy"] == f"on {name(wrong)}, before `ray start`: export GLOO_SOCKET_IFNAME=eth0"
+    about_cut = [one for one in values["checks"] if name(three[2]) in one["said"] and one["result"] != "ok"]
+    assert {"nodes", "connections"} <= {one["check"] for one in about_cut}
 
 
 def name(host: Host) -> str:
