@@ -185,7 +185,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
             following=Following(run, config, report.line) if config.data.follow else None,
             checkpointer=checkpointer,
             report=report,
-            evaluations=Evaluations(built, validation, config, device, report, pulse),
+            evaluations=Evaluations(built, validation, config, device, report, pulse, worker.stops),
             profiler=StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile),
             pulse=pulse,
             start=start,

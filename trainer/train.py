@@ -6,14 +6,13 @@ Preparing the run directory is `prepare`'s business and launching the workers th
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from cluster.worker import Worker
 from configs.schema import Config
+from embeddings.dense_gradients import Word
 from trainer.due import NEVER, calendar_of, due_after
 from trainer.link_clock import LinkClock
-from trainer.ranks.collectives import max_over_ranks
 from trainer.run.logs import open_attempt
 from trainer.run.position import Position
 from trainer.run.run_directory import RunDirectory
@@ -46,9 +45,9 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
 
 
 def fit(session: Session) -> tuple[Position, bool]:
-    """Trains to the last step, or to the first log line after the driver asked to stop; how far, and whether so."""
+    """Trains to the last step, or until a rank was asked to stop and all have saved; how far, and whether so."""
     config, reader, evaluate = session.config, session.reader, session.evaluations
-    objective = session.built.objective
+    objective, gradients = session.built.objective, session.built.optimizer.gradients
     at, stopped = session.start, False
     last = NEVER if session.last is None else session.last
     calendar = calendar_of(config, last, reader.steps_per_epoch)
@@ -62,13 +61,13 @@ def fit(session: Session) -> tuple[Position, bool]:
     link_clock = LinkClock(
         config.checkpoint.delta_every_s,
         session.worker.rank,
-        session.built.optimizer.gradients,
+        gradients,
         lambda: session.checkpointer.is_busy,
     )
     stall, cosines = 0.0, session.reopen(window)
     session.built.model.train()
     if at.step and due_after(calendar, at.step, at.epoch_step or calendar.steps_per_epoch).evaluate:
-        evaluate(at)  # it was saved, and came to its end before this evaluation
+        stopped = not evaluate(at)  # it was saved, and came to its end before this evaluation
     while at.step < last and not stopped:
         if session.following and at.epoch_step == calendar.steps_per_epoch:
             stepper.close()
@@ -80,6 +79,8 @@ def fit(session: Session) -> tuple[Position, bool]:
             calendar = calendar_of(config, last, reader.steps_per_epoch)
         session.profiler.tick(at.step)
         link_clock.before_step()
+        if session.worker.stops():
+            gradients.tell(Word.STOP)
         outputs = stepper(at, calendar)
         at = at.after_step()
         session.pulse.at(at.step)
@@ -98,9 +99,9 @@ def fit(session: Session) -> tuple[Position, bool]:
             window.restart(reader.wait_seconds)
             objective.observe([values["loss"] for values in record.tasks.values()])
             stall, cosines = 0.0, {}
-            stopped = at.step < last and _is_asked_to_stop(session)
         if due.end_of_epoch and not session.following:
             at = at.after_epoch()
+        stopped = at.step < last and gradients.is_told(Word.STOP)
         is_whole = due.save or stopped
         if is_whole or link_clock.is_due() or due.link:
             stall += session.save(at, window, cosines, whole=is_whole)
@@ -108,24 +109,21 @@ def fit(session: Session) -> tuple[Position, bool]:
         if due.evaluate and not stopped:  # after it is saved: an evaluation may fail, or the process meanwhile
             stepper.pause()
             with window.paused():
-                evaluate(at)
+                stopped = not evaluate(at)
+            if stopped:
+                session.save(at, window, cosines)
     stepper.close()
     session.profiler.close()
     if not stopped:
-        evaluate(at)
+        stopped = not evaluate(at)
     if stopped:
         session.checkpointer.wait(must_succeed=True)
+        session.report.line(f"asked to stop: step {at.step:,} is saved")
     else:
         with session.pulse.during():
             session.checkpointer.finish()
     session.unsound.close_run(at.step)
     return at, stopped
-
-
-def _is_asked_to_stop(session: Session) -> bool:
-    """The same on every rank: rank 0 asks the driver."""
-    asked = session.worker.rank == 0 and session.worker.stops()
-    return bool(max_over_ranks(torch.tensor(float(asked), device=session.device)))
 
 
 def _skipped(session: Session) -> dict[str, float]:

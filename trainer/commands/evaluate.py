@@ -106,5 +106,6 @@ def measure_on_worker(argument: tuple[Config, str, str, str], worker: "Worker") 
     if position is None:
         raise UserError(f"{run} has no complete checkpoint\ntrain it first, or give the directory of another run")
     record = pass_over(built, reader, config, device, position.step, position.epoch, pulse)
+    assert record is not None, "nobody stops it"
     dist.barrier()
     return {"text": eval_table(record), "tasks": record.tasks}

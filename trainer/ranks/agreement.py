@@ -7,6 +7,7 @@ import weakref
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
@@ -50,6 +51,30 @@ class Agreement:
         values = [value]
         dist.broadcast_object_list(values, src=dist.get_global_rank(self.group, 0), group=self.group)
         return values[0]
+
+
+class AnyRank:
+    """Whether some rank says so: all hear it one call later, so that nobody waits for it."""
+
+    def __init__(self, ranks: Agreement) -> None:
+        self._ranks = ranks
+        self._said = torch.zeros(())
+        self._exchange: dist.Work | None = None
+
+    def __call__(self, mine: bool) -> bool:
+        """What some rank said in the call before; the same on all ranks, which call it equally often."""
+        before = self.close()
+        self._said.fill_(float(mine))
+        if self._ranks.group is not None:
+            self._exchange = dist.all_reduce(self._said, dist.ReduceOp.MAX, self._ranks.group, async_op=True)
+        return before
+
+    def close(self) -> bool:
+        """What some rank said in the last call."""
+        if self._exchange is not None:
+            self._exchange.wait()
+            self._exchange = None
+        return bool(self._said)
 
 
 def _destroy(group: dist.ProcessGroup) -> None:

@@ -62,7 +62,7 @@ class Following:
         return StatisticsCheck(self._config.tasks, self._config.data, self._features, evaluates=False)
 
     def wait(self, reader: Reader, stops: Callable[[], bool]) -> Outcome:
-        """Waits until `reader` has new partitions ("more"), data.follow_patience_s is over, or `stops()` on rank 0.
+        """Waits until `reader` has new partitions ("more"), data.follow_patience_s is over, or `stops()` on some rank.
 
         Raises:
             UserError: a new file is damaged, or its columns do not fit.
@@ -70,7 +70,9 @@ class Following:
         self._next_look = 0.0
         since, news, is_first = time.monotonic(), None, True
         while news is None:
-            mine = self._tick(reader.manifest, stops, since, is_first) if self._ranks.rank == 0 else None
+            if any(self._ranks.gather(stops())):
+                return "stopped"
+            mine = self._tick(reader.manifest, since, is_first) if self._ranks.rank == 0 else None
             news, is_first = self._ranks.from_first(mine), False
         if news.mistake is not None:
             raise UserError(news.mistake)
@@ -78,11 +80,9 @@ class Following:
             reader.extend(news.manifest)
         return news.outcome
 
-    def _tick(self, manifest: Manifest, stops: Callable[[], bool], since: float, is_first: bool) -> _News | None:
+    def _tick(self, manifest: Manifest, since: float, is_first: bool) -> _News | None:
         """Rank 0's: looks if it is time to, else waits a moment."""
         now = time.monotonic()
-        if stops():
-            return _News("stopped")
         if now < self._next_look:
             time.sleep(min(_TICK_S, self._next_look - now))
             return None
