@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from configs.layout import Span
 from configs.schema import DenseFeature, SparseFeature, TableConfig
+from embeddings.features.arrow import ones
 from embeddings.features.bags import Bags
 from embeddings.features.dense import normalize
 from embeddings.features.xxh64 import hash_integers
@@ -52,8 +53,7 @@ class Together:
             values[place] = array
         sizes = np.array([self._hashed[name][1] for name in found], np.uint64)
         rows = (hash_integers(values.reshape(-1)).reshape(values.shape) % sizes[:, None]).view(np.int64)
-        one_each = np.broadcast_to(np.int32(1), table.num_rows)
-        return {name: Bags(rows[place], one_each) for place, name in enumerate(found)}
+        return {name: Bags(rows[place], ones(table.num_rows)) for place, name in enumerate(found)}
 
     def fill(self, dense: npt.NDArray[np.float32], table: pa.Table) -> set[str]:
         """Fills the columns of `dense` [R, D] of features with plain numbers, and returns which those were."""

@@ -22,7 +22,7 @@ _PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
 _PRIME_5 = np.uint64(0x27D4EB2F165667C5)
 _PRIME_5_PLUS_8 = _PRIME_5 + np.uint64(8)  # the state of seed 0 before the only word of an input of 8 bytes
 _ACCUMULATORS = (0x60EA27EEADC0B5D6, 0xC2B2AE3D27D4EB4F, 0, 0x61C8864E7A143579)  # of seed 0: P1 + P2, P2, 0, -P1
-_FEW = 64  # inputs of one length, below which the library is faster than a dozen NumPy calls
+_FEW, _FEW_OF_A_LENGTH = 256, 64  # inputs, below which the library is faster than a dozen NumPy calls
 _CHUNK = 8192  # 64 KiB of values and as much scratch: both stay in the L2 cache over the dozen passes
 
 
@@ -73,21 +73,29 @@ def hash_integers(values: npt.NDArray[np.int64], modulus: int | None = None) -> 
 
 def hash_bytes(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Hashes:
     """XXH64 of each input [N]: `lengths[i]` bytes of `data` from `starts[i]`. Inputs of one length go together."""
+    if len(starts) < _FEW:
+        return _one_by_one(data, starts, lengths)
     hashes = np.empty(len(starts), np.uint64)
     padded = np.concatenate([data, np.zeros(8, np.uint8)])
     words = np.ndarray((len(data) + 1,), "<u8", padded, strides=(1,))  # the 8 bytes from every place on
     order = np.argsort(lengths, kind="stable")
     edges = np.flatnonzero(np.diff(lengths[order], prepend=-1, append=-1))
     for first, last in itertools.pairwise(edges):
-        if last - first < _FEW:
-            for i in order[first:last]:
-                hashes[i] = xxhash.xxh64_intdigest(data[starts[i] : starts[i] + lengths[i]].tobytes())
+        if last - first < _FEW_OF_A_LENGTH:
+            few = order[first:last]
+            hashes[few] = _one_by_one(data, starts[few], lengths[few])
             continue
         length = int(lengths[order[first]])
         for chunk in range(first, last, _CHUNK):
             chosen = order[chunk : min(chunk + _CHUNK, last)]
             hashes[chosen] = _hash_of_length(words, starts[chosen], length)
     return hashes
+
+
+def _one_by_one(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Hashes:
+    view, digest = data.data, xxhash.xxh64_intdigest
+    spans = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
+    return np.array([digest(view[first:last]) for first, last in spans], np.uint64)
 
 
 def _hash_of_length(words: Hashes, starts: npt.NDArray[np.int64], length: int) -> Hashes:

@@ -248,20 +248,27 @@ def dtype_of(name: str, datatype: str) -> np.dtype:
 
 def _texts(name: str, data: bytes | memoryview, count: int) -> pa.Array:
     """BYTES: each element is its length in four bytes, little-endian, and then itself."""
-    view, elements, place = memoryview(data), [], 0
-    size_of = struct.Struct("<I").unpack_from
+    starts, place = [], 4
+    size_of, last = struct.Struct("<I").unpack_from, len(data) - 4
+    while place <= last + 4 and len(starts) < count:
+        starts.append(place)
+        place += 4 + size_of(data, place - 4)[0]
+    if len(starts) < count or place - 8 > last:
+        whole = len(starts) - (place - 8 > last)
+        raise UserError(f"input {name!r} ends in the middle of element {whole} of {count}")
+    if place - 8 < last:
+        raise UserError(f"input {name!r} has {last - place + 8} bytes after its {count} elements")
+    offsets = np.array([*starts, place], np.int64) - 4 * np.arange(1, count + 2)
+    is_text = np.ones(len(data), np.bool_)
+    is_text[(np.array(starts, np.int64)[:, None] - np.arange(1, 5)).reshape(-1)] = False
+    elements = np.frombuffer(data, np.uint8)[is_text]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(elements)]
+    found = pa.Array.from_buffers(pa.large_string(), count, buffers)
     try:
-        for _ in range(count):
-            end = place + 4 + size_of(view, place)[0]
-            elements.append(view[place + 4 : end].tobytes())
-            if end > len(view):
-                raise struct.error
-            place = end
-    except struct.error:
-        raise UserError(f"input {name!r} ends in the middle of element {len(elements)} of {count}") from None
-    if place != len(view):
-        raise UserError(f"input {name!r} has {len(view) - place} bytes after its {count} elements")
-    return texts(elements)
+        found.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.Array.from_buffers(pa.large_binary(), count, buffers)
+    return found
 
 
 def texts(elements: Sequence[bytes]) -> pa.Array:
