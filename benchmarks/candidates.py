@@ -31,7 +31,6 @@ from benchmarks.peers.start import ROOT
 from benchmarks.serving import made_bundle, ours
 from benchmarks.serving_load import HEADER_LENGTH, Requests, closed_loop
 from trainer.serving.bundle import Bundle
-from trainer.serving.server.models import split
 
 USER = "user_id,history,history_weight,device,hour,age,context"
 _DATATYPES = {"int32": "INT32", "int64": "INT64", "float": "FP32", "double": "FP64", "string": "BYTES"}
@@ -138,16 +137,18 @@ def _must_agree(once: Any, repeated: Any) -> None:
 
 
 def of_parts(bundle: Bundle, user: pa.Table, candidates: pa.Table, turns: int) -> dict[str, float]:
-    """Milliseconds of the transforms of each form, and of the scores, which take the same columns for both."""
-    once, each = split(bundle, frozenset(user.column_names))
+    """Milliseconds of the transforms of each form, and of the scores."""
+    halves = bundle.halves(frozenset(user.column_names))
     rows = repeated(user, candidates)
     columns = bundle.columns(rows, "rows")
+    once, each = bundle.columns(user, "rows", 0, halves.once), bundle.columns(candidates, "rows", 0, halves.each)
     calls = {
         "transform_repeated": lambda: bundle.columns(rows, "rows"),
         "transform_once": lambda: [
-            bundle.columns(part, "rows", 0, transforms) for part, transforms in ((user, once), (candidates, each))
+            bundle.columns(part, "rows", 0, half) for part, half in ((user, halves.once), (candidates, halves.each))
         ],
-        "score": lambda: bundle.score(columns),
+        "score_repeated": lambda: bundle.score(columns),
+        "score_once": lambda: bundle.score_shared(halves, once, each, np.zeros(candidates.num_rows, np.int64)),
     }
     return in_turns(calls, turns)[0]
 

@@ -3,7 +3,7 @@
 It owns no weights: they are inputs, so that tables stay where they are mapped. It sums bags of stacked tables, lays the
 features out as the top was trained on them and applies the top. `programs` makes a bundle's program of it.
 
-Shapes: B rows, F features of a group, N IDs of a group, D width, T tasks.
+Shapes: B rows, F features of a group, N IDs of a group, U bags of a group, D width, T tasks.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ class ForwardPass(nn.Module):
         predict: logits [B, T], and the weights after the top's -> predictions [B, T].
         dtype: in which the top computes.
         portable: add gathered rows, by operators that every runtime has.
+        shared: bags are summed once and then stand for many rows: `serving.shared` says what the inputs are.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class ForwardPass(nn.Module):
         dtype: torch.dtype = torch.float32,
         *,
         portable: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__()
-        self._portable = portable
+        self._portable, self.shared = portable, shared
         self.groups, self.dense_width, self._predict, self._dtype = groups, layout.dense_width, predict, dtype
         self._runs = _runs(groups, layout)
         self._top = [top]  # in a list, so that its weights do not become this module's
@@ -56,6 +58,9 @@ class ForwardPass(nn.Module):
             values, lengths = next(left), next(left)
             weighted = next(left) if group.weighted else None
             sums = (add_rows if self._portable else _sums)(table, group.row_format, values, lengths, weighted)
+            if self.shared:
+                places = next(left)
+                sums, lengths = sums[places.flatten()], lengths[places]
             pooled.append(pool(sums, lengths, group.mean))
         dense = next(left) if self.dense_width else None
         blocks = [dense if run is None else _side_by_side(pooled[run.group], run) for run in self._runs]

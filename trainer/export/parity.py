@@ -29,6 +29,7 @@ from trainer.data.reading.batch import Batch
 from trainer.export.calibration import Calibration
 from trainer.export.onnx import onnx_predictions
 from trainer.export.sample import SampleRows
+from trainer.export.shared_scores import shared_scores
 from trainer.export.weights import KeptRows
 from trainer.objective import Objective
 from trainer.ranker import Ranker
@@ -107,6 +108,19 @@ def check_onnx_parity(
         found = onnx_predictions(folder, bundle.signature.groups, bundle.signature.dense_width, columns)
         difference = max(difference, largest_difference(bundle.score(columns), found, steepness))
     parity = parity.model_copy(update={"largest_difference": difference, "tolerance": max(parity.tolerance, 1e-5)})
+    _refuse(parity)
+    return parity
+
+
+def check_shared_parity(
+    bundle: Bundle, config: Config, parity: Parity, sample: SampleRows, calibrations: Mapping[str, Calibration]
+) -> Parity:
+    """`parity` with what the program for calls with columns in common adds to the largest difference."""
+    difference, steepness, width = parity.largest_difference, _steepness(config, calibrations), len(config.tasks)
+    for whole, shared in shared_scores(bundle, sample):
+        difference = max(difference, largest_difference(whole[:, :width], shared[:, :width], steepness))
+        _check_scores(config, shared)
+    parity = parity.model_copy(update={"largest_difference": difference})
     _refuse(parity)
     return parity
 

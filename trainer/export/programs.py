@@ -44,11 +44,16 @@ def trace(forward: ForwardPass, weights: Sequence[Weight], device: str) -> Expor
     with FakeTensorMode() as fake:
         tensors = [torch.empty(w.shape, dtype=getattr(torch, w.dtype), device=device) for w in weights]
         for g, group in enumerate(forward.groups):
-            ids = Dim(f"ids_{g}", min=0)
-            shapes += [{0: ids}, {0: rows}] + ([{0: ids}] if group.weighted else [])
+            ids, width = Dim(f"ids_{g}", min=0), len(group.features)
+            bags = Dim(f"bags_{g}", min=1) if forward.shared else rows
+            shapes += [{0: ids}, {0: bags}] + ([{0: ids}] if group.weighted else [])
             inputs.append(torch.empty(5 + g, dtype=torch.int64, device=device))
-            inputs.append(torch.empty((count, len(group.features)), dtype=torch.int32, device=device))
+            lengths = (7 + g,) if forward.shared else (count, width)
+            inputs.append(torch.empty(lengths, dtype=torch.int32, device=device))
             inputs += [torch.empty(5 + g, device=device)] if group.weighted else []
+            if forward.shared:
+                shapes.append({0: rows})
+                inputs.append(torch.empty((count, width), dtype=torch.int64, device=device))
         if forward.dense_width:
             shapes.append({0: rows})
             inputs.append(torch.empty((count, forward.dense_width), device=device))

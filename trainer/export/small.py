@@ -39,4 +39,5 @@ def compiled_for(signature: Signature, instructions: str | None) -> Signature:
     if small is not None:
         of_few = tuple(program for program in small.compiled if program.instructions == instructions)
         small = small.model_copy(update={"compiled": of_few})
-    return signature.model_copy(update={"compiled": chosen, "small": small})
+    shared = tuple(program for program in signature.shared if program.instructions == instructions)
+    return signature.model_copy(update={"compiled": chosen, "small": small, "shared": shared})

@@ -39,12 +39,19 @@ from trainer.export.checks import check_export
 from trainer.export.choose import LATEST, choose_checkpoint
 from trainer.export.describe import data_shares, identity_of, input_schema, source_of
 from trainer.export.onnx import input_names
-from trainer.export.parity import check_onnx_parity, check_parity, trainer_predictions
+from trainer.export.parity import check_onnx_parity, check_parity, check_shared_parity, trainer_predictions
 from trainer.export.sample import SampleRows, sample_rows
 from trainer.export.small import compiled_for, settle_small, taking_all
 from trainer.export.timing import call_milliseconds
 from trainer.export.weights import fill, table_groups, write_weights
-from trainer.export.write_programs import DTYPES, say_what_it_costs, write_portable, write_programs, write_small
+from trainer.export.write_programs import (
+    DTYPES,
+    say_what_it_costs,
+    write_portable,
+    write_programs,
+    write_shared,
+    write_small,
+)
 from trainer.run.run_directory import RunDirectory, open_run
 from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
@@ -117,6 +124,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
     calibrations, calibration_reports = _calibrate(folder, config, kept, top, sample, labelled)
     compiled, refusal = write_programs(folder, config, top, groups, stored)
     small = write_small(folder, config, top, groups, stored)
+    shared = write_shared(folder, config, top, groups, stored)
     features = _copy_vocabularies(config.features, folder)
     if config.export.format == "onnx":
         write_portable(folder, config, top, groups, stored)
@@ -140,6 +148,7 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         precision=config.export.precision,
         compiled=tuple(compiled),
         small=small,
+        shared=tuple(shared),
         source=source_of(run, config, checkpoint),
         shares=data_shares(config, sample),
         versions=installed() | {"python": platform.python_version()},
@@ -174,7 +183,8 @@ def _checked(
         if signature.small:
             few, bundle = taking_all(bundle), taking_all(bundle, rows=0)
             of_few.append(check_parity(few, config, kept, top, sample, calibrations, precision="fp32"))
-        parities.append(check_parity(bundle, config, kept, top, sample, calibrations))
+        parity = check_parity(bundle, config, kept, top, sample, calibrations)
+        parities.append(check_shared_parity(bundle, config, parity, sample, calibrations))
     if (folder / ONNX).exists():
         parities[-1] = check_onnx_parity(folder, bundle, config, parities[-1], sample, calibrations)
     parity, small = _worst(parities), signature.small

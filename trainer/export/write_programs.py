@@ -23,7 +23,18 @@ from trainer.export.weights import Stored, weight_of
 from trainer.serving.bundle import load_weights
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import compiled_here, instructions_here
-from trainer.serving.signature import GRAPH, ONNX, SMALL_GRAPH, SMALL_WEIGHTS, WEIGHTS, Compiled, Group, Small, Weight
+from trainer.serving.signature import (
+    GRAPH,
+    ONNX,
+    SHARED_GRAPH,
+    SMALL_GRAPH,
+    SMALL_WEIGHTS,
+    WEIGHTS,
+    Compiled,
+    Group,
+    Small,
+    Weight,
+)
 
 log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -37,6 +48,20 @@ def write_programs(
     dtype = DTYPES[config.export.precision]
     forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config), dtype)
     return _write_program(folder / GRAPH, forward, stored.weights, config)
+
+
+def write_shared(
+    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
+) -> list[Compiled]:
+    """Writes the program for calls whose rows have columns in common, and returns what is compiled of it.
+
+    Where nothing is looked up, there is none: nothing would be looked up once.
+    """
+    if not groups:
+        return []
+    dtype = DTYPES[config.export.precision]
+    forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config), dtype, shared=True)
+    return _write_program(folder / SHARED_GRAPH, forward, stored.weights, config)[0]
 
 
 def write_small(folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored) -> Small | None:

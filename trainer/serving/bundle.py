@@ -22,8 +22,10 @@ from trainer.data.dataset.schema_text import schema_from_text
 from trainer.serving.columns import AsTrained
 from trainer.serving.inputs import program_inputs
 from trainer.serving.program import Program, load_program, refuse_device
+from trainer.serving.shared import Halves
 from trainer.serving.signature import (
     GRAPH,
+    SHARED_GRAPH,
     SIGNATURE,
     SMALL_GRAPH,
     SMALL_WEIGHTS,
@@ -75,6 +77,7 @@ class Bundle:
             self._program, used = load_program(self.folder / GRAPH, self.signature.compiled if compiled else ())
             self.instructions = used.instructions if used else None
             self._small = self._load_small(compiled)
+            self._shared = self._load_shared(compiled)
             self.warm()
         except OSError as error:
             raise unreadable(Path(error.filename or self.folder), error) from None
@@ -159,10 +162,11 @@ class Bundle:
         if not len(columns.dense):
             return np.empty((0, len(self.tasks)), np.float32)
         program, weights = self._program_for(len(columns.dense))
-        parts = [
-            self._run(program, weights, columns.narrow(start, min(start + _ROWS_PER_CALL, len(columns.dense))))
-            for start in range(0, len(columns.dense), _ROWS_PER_CALL)
-        ]
+        parts = []
+        for start in range(0, len(columns.dense), _ROWS_PER_CALL):
+            rows = columns.narrow(start, min(start + _ROWS_PER_CALL, len(columns.dense)))
+            inputs = program_inputs(rows, self.signature.groups, self.signature.dense_width)
+            parts.append(self._run(program, weights, inputs))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _program_for(self, rows: int) -> tuple[Program, Sequence[Tensor]]:
@@ -172,8 +176,35 @@ class Bundle:
             return self._small
         return self._program, self._weights
 
-    def _run(self, program: Program, weights: Sequence[Tensor], columns: Columns) -> npt.NDArray[np.float32]:
-        inputs = program_inputs(columns, self.signature.groups, self.signature.dense_width)
+    def halves(self, shared: frozenset[str]) -> Halves:
+        """The features that read the raw columns `shared` alone, and all others."""
+        signature, spans = self.signature, self.transforms.dense_spans
+        return Halves(self.features, signature.tables, signature.groups, spans, shared)
+
+    def score_shared(
+        self, halves: Halves, once: Columns, each: Columns, call_of_row: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Predictions [B, T] of B rows, of which those of one call have the features of `halves.once` in common.
+
+        Args:
+            once: those features, one row per call.
+            each: all others, B rows.
+            call_of_row: [B].
+
+        Raises:
+            ValueError: they do not fit the bundle.
+        """
+        program, weights = self._program_for(len(call_of_row))
+        if self._shared is None or program is not self._program:
+            return self.score(halves.repeated(once, each, call_of_row))
+        parts = []
+        for start in range(0, len(call_of_row), _ROWS_PER_CALL):
+            stop = min(start + _ROWS_PER_CALL, len(call_of_row))
+            inputs = halves.inputs(once, each.narrow(start, stop), call_of_row[start:stop])
+            parts.append(self._run(self._shared, weights, inputs))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, program: Program, weights: Sequence[Tensor], inputs: list[Tensor]) -> npt.NDArray[np.float32]:
         if self.signature.device != "cpu":
             inputs = [tensor.to(self.signature.device) for tensor in inputs]
         return program(weights, inputs).cpu().numpy()
@@ -186,6 +217,12 @@ class Bundle:
         top = load_weights(self.folder / SMALL_WEIGHTS, small.top)
         program, _ = load_program(self.folder / SMALL_GRAPH, small.compiled if compiled else ())
         return program, [*self._weights[:tables], *top, *self._weights[tables + len(top) :]]
+
+    def _load_shared(self, compiled: bool) -> Program | None:
+        """The program for rows with columns in common; bundles of earlier versions have none."""
+        if SHARED_GRAPH not in self.signature.files:
+            return None
+        return load_program(self.folder / SHARED_GRAPH, self.signature.shared if compiled else ())[0]
 
 
 def load_weights(path: Path, expected: Sequence[Weight]) -> list[Tensor]:

@@ -24,7 +24,7 @@ def program_inputs(columns: Columns, groups: Sequence[Group], dense_width: int) 
         ValueError: shapes do not fit each other, or an ID lies outside its table.
     """
     batch = len(columns.dense)
-    inputs = [torch.from_numpy(array) for group in groups for array in _group_inputs(columns, group, batch)]
+    inputs = [torch.from_numpy(array) for group in groups for array in group_inputs(columns, group, batch)]
     if columns.dense.shape != (batch, dense_width) or columns.dense.dtype != np.float32:
         raise ValueError(f"dense is {columns.dense.dtype}{columns.dense.shape}, not float32 {(batch, dense_width)}")
     if dense_width:
@@ -32,7 +32,8 @@ def program_inputs(columns: Columns, groups: Sequence[Group], dense_width: int) 
     return inputs
 
 
-def _group_inputs(columns: Columns, group: Group, batch: int) -> list[npt.NDArray]:
+def group_inputs(columns: Columns, group: Group, batch: int) -> list[npt.NDArray]:
+    """Values, lengths [B, F] and, if weighted, weights of one group. ValueError: see `program_inputs`."""
     bags = [columns.sparse[name] for name in group.features]
     for name, bag in zip(group.features, bags, strict=True):
         _check_shapes(name, bag, batch)
@@ -49,7 +50,8 @@ def _group_inputs(columns: Columns, group: Group, batch: int) -> list[npt.NDArra
         is_wrong = (lengths.sum(axis=1) != counts) | (lengths < 0).any(axis=1)
         if is_wrong.any():
             raise ValueError(f"{group.features[int(np.argmax(is_wrong))]}: its lengths do not fit its number of IDs")
-        values, order = np.concatenate([bag.values for bag in bags]), _row_by_row(lengths)
+        values = np.concatenate([bag.values for bag in bags])
+        order = slice(None) if batch == 1 else _row_by_row(lengths)
         if (values.view(np.uint64) >= np.repeat(rows, counts).view(np.uint64)).any():
             _refuse_outside(group, bags)
         inputs = [(values + np.repeat(first_rows, counts))[order], np.ascontiguousarray(lengths.T)]

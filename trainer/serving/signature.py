@@ -8,6 +8,7 @@
         program.avx512.pt2      the same compiled, for each kind of processor; missing without a C++ compiler
         program.small.*         the same for calls of few rows, where the top of the other is BF16: its top is FP32
         weights.small.safetensors   the top of that one
+        program.shared.*        the same for calls whose rows have columns in common
         model.onnx, .data       the portable form, where it was asked for; takes row numbers
         warmup.parquet          rows that are scored when the bundle is loaded
         vocabulary/<feature>.txt
@@ -32,6 +33,7 @@ SIGNATURE = "signature.json"
 WEIGHTS = "weights.safetensors"
 GRAPH = "program.json"
 SMALL_GRAPH = "program.small.json"
+SHARED_GRAPH = "program.shared.json"
 SMALL_WEIGHTS = "weights.small.safetensors"
 WARM_UP = "warmup.parquet"
 CARD = "README.md"
@@ -162,6 +164,7 @@ class Signature(_Part):
     precision: Annotated[Literal["fp32", "bf16"], Field(description="of the top")] = "fp32"
     compiled: Annotated[tuple[Compiled, ...], Field(description="the fastest first")]
     small: Small | None = None
+    shared: Annotated[tuple[Compiled, ...], Field(description="as compiled, for calls with columns in common")] = ()
     source: Source
     versions: dict[str, str]
     parity: Parity | None = None

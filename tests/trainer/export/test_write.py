@@ -18,6 +18,7 @@ from trainer.build import build
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.state import training_state
 from trainer.data.reading.batch import Batch
+from trainer.export.forward_pass import ForwardPass
 from trainer.export.parity import ParityError, check_parity, largest_difference
 from trainer.export.sample import generate_columns, sample_rows
 from trainer.export.weights import table_groups
@@ -78,10 +79,10 @@ def test_compiled_and_exported_program_agree(compiled, count):
 
 def test_nothing_is_pickled(compiled):
     bundle, _ = compiled
-    compiled_files = {f"program.{name}.pt2" for name in instructions_here("cpu")}
+    compiled_files = {f"program{kind}.{name}.pt2" for name in instructions_here("cpu") for kind in ("", ".shared")}
     names = {path.name for path in bundle.folder.iterdir()}
-    others = {"signature.json", "README.md", "weights.safetensors", "program.json", "warmup.parquet", "vocabulary"}
-    assert names == compiled_files | others
+    others = {"signature.json", "README.md", "weights.safetensors", "program.json", "warmup.parquet"}
+    assert names == compiled_files | others | {"program.shared.json", "vocabulary"}
     for file in compiled_files:
         packed = (bundle.folder / file).read_bytes()
         assert not any(word in packed for word in (b".pkl", b".pickle", b"sample_inputs", b"state_dict"))
@@ -273,3 +274,15 @@ def test_a_compiled_bundle_of_fewer_bits(tmp_path):
     assert bundle.instructions == instructions_here("cpu")[0]
     graph = Bundle(bundle.folder, compiled=False)
     np.testing.assert_allclose(bundle.predict(rows(300)), graph.predict(rows(300)), atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_program_for_shared_columns_that_scores_otherwise_is_refused(tmp_path, monkeypatch):
+    class Wrong(ForwardPass):
+        def forward(self, weights, inputs):
+            return super().forward(weights, inputs) + float(self.shared)
+
+    monkeypatch.setattr("trainer.export.write_programs.ForwardPass", Wrong)
+    config = make_run(tmp_path)
+    with pytest.raises(ParityError, match="trainer and bundle differ by"):
+        export(config.training.run_dir)

@@ -8,7 +8,6 @@ moment to the next; requests that were read before get the bundle that they were
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embeddings.features.feature_transforms import FeatureTransforms
 from trainer.serving.bundle import Bundle
 from trainer.serving.server.board import Board, Counters
 from trainer.serving.server.refusals import RefusedError
@@ -16,6 +15,7 @@ from trainer.serving.server.request_log import RequestLog
 from trainer.serving.server.skew import Skew
 from trainer.serving.server.tensors import Input, inputs_of
 from trainer.serving.server.v2 import Reader
+from trainer.serving.shared import Halves
 from trainer.serving.signature import read_signature
 
 _MOST_HALVES = 64
@@ -38,28 +38,17 @@ class Version:
     def __post_init__(self) -> None:
         self.inputs = inputs_of(self.bundle)
         self.reader = Reader(self.inputs, self.bundle.tasks)
-        self._halves: dict[frozenset[str], tuple[FeatureTransforms, FeatureTransforms]] = {}
+        self._halves: dict[frozenset[str], Halves] = {}
 
-    def halves(self, shared: frozenset[str]) -> tuple[FeatureTransforms, FeatureTransforms]:
-        """The transforms of the features that read columns of `shared` alone, and of all others."""
+    def halves(self, shared: frozenset[str]) -> Halves:
+        """As the bundle's, kept."""
         if shared not in self._halves:
             if (
                 len(self._halves) == _MOST_HALVES
             ):  # clients choose what is shared: memory must not grow with their ideas
                 self._halves.clear()
-            self._halves[shared] = split(self.bundle, shared)
+            self._halves[shared] = self.bundle.halves(shared)
         return self._halves[shared]
-
-
-def split(bundle: Bundle, shared: frozenset[str]) -> tuple[FeatureTransforms, FeatureTransforms]:
-    """See `Version.halves`."""
-    once, each = {}, {}
-    for name, feature in bundle.features.items():
-        weights = getattr(feature, "weights", None)
-        reads = {feature.column or name} | ({weights} if weights else set())
-        (once if reads <= shared else each)[name] = feature
-    tables = bundle.signature.tables
-    return FeatureTransforms(once, tables), FeatureTransforms(each, tables)
 
 
 class Models:

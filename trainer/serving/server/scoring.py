@@ -1,7 +1,7 @@
 """Columns of raw values -> predictions, with the time that each part took.
 
-One user, many candidates: columns with one row for all of a call's are transformed once, and what they became stands
-for every row. Several such calls are transformed and scored together, as others are.
+One user, many candidates: columns with one row for all of a call's are transformed and looked up once. Several such
+calls are transformed and scored together, as others are.
 """
 
 import time
@@ -12,9 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.features.bags import Bags
-from embeddings.features.feature_transforms import Columns
-from trainer.serving.bundle import Bundle
 from trainer.serving.server.models import Version
 
 WHERE = "request"  # where messages say that rows are from
@@ -27,6 +24,11 @@ class Durations:
     transform_ns: int = 0
     score_ns: int = 0
 
+    def add(self, begin: int, middle: int) -> None:
+        """Transformed from `begin` to `middle`, and scored until now."""
+        self.transform_ns += middle - begin
+        self.score_ns += time.perf_counter_ns() - middle
+
 
 def predict(
     version: Version, columns: Mapping[str, pa.Array], durations: Durations, first_row: int = 0
@@ -34,20 +36,12 @@ def predict(
     """Predictions [R, T] of columns of R rows. UserError: as `Bundle.predict`."""
     begin = time.perf_counter_ns()
     transformed = version.bundle.columns(pa.table(list(columns.values()), list(columns)), WHERE, first_row)
-    predictions = _score(version.bundle, transformed, durations, begin, first_row)
+    middle = time.perf_counter_ns()
+    predictions = version.bundle.finite(version.bundle.score(transformed), WHERE, first_row)
+    durations.add(begin, middle)
     version.skew.count(version.bundle.features, columns, transformed)
     if version.log is not None:
         version.log.put(version, columns, predictions)
-    return predictions
-
-
-def _score(
-    bundle: Bundle, transformed: Columns, durations: Durations, begin: int, first_row: int
-) -> npt.NDArray[np.float32]:
-    middle = time.perf_counter_ns()
-    predictions = bundle.finite(bundle.score(transformed), WHERE, first_row)
-    durations.transform_ns += middle - begin
-    durations.score_ns += time.perf_counter_ns() - middle
     return predictions
 
 
@@ -66,39 +60,20 @@ def predict_shared(
         count: rows of each call.
     """
     begin = time.perf_counter_ns()
+    bundle, halves = version.bundle, version.halves(shared)
     call_of_row = np.repeat(np.arange(len(columns[next(iter(shared))])), count)
     own = {name: column for name, column in columns.items() if name not in shared}
-    once, each = version.halves(shared)
-    for name in each.columns:  # a feature that reads shared columns beside others has them for each row
+    for name in halves.each.columns:  # a feature that reads shared columns beside others has them for each row
         if name in shared:
             own[name] = columns[name].take(pa.array(call_of_row))
-    left = version.bundle.columns(pa.table({name: columns[name] for name in once.columns}), WHERE, 0, once)
-    right = version.bundle.columns(pa.table(own), WHERE, first_row, each)
-    dense = np.empty((len(call_of_row), version.bundle.transforms.dense_width), np.float32)
-    for transforms, part in ((once, left.dense[call_of_row]), (each, right.dense)):
-        for name, (first, last) in transforms.dense_spans.items():
-            low, high = version.bundle.transforms.dense_spans[name]
-            dense[:, low:high] = part[:, first:last]
-    sparse = {name: _repeated(bags, count) for name, bags in left.sparse.items()} | right.sparse
-    predictions = _score(version.bundle, Columns(sparse, dense), durations, begin, first_row)
-    version.skew.count(once.features, columns, left, count)
-    version.skew.count(each.features, own, right)
+    once = bundle.columns(pa.table({name: columns[name] for name in halves.once.columns}), WHERE, 0, halves.once)
+    each = bundle.columns(pa.table(own), WHERE, first_row, halves.each)
+    middle = time.perf_counter_ns()
+    predictions = bundle.finite(bundle.score_shared(halves, once, each, call_of_row), WHERE, first_row)
+    durations.add(begin, middle)
+    version.skew.count(halves.once.features, columns, once, count)
+    version.skew.count(halves.each.features, own, each)
     if version.log is not None:
         rows = pa.array(call_of_row)
         version.log.put(version, {n: c.take(rows) if n in shared else c for n, c in columns.items()}, predictions)
     return predictions
-
-
-def _repeated(bags: Bags, count: int) -> Bags:
-    """Each bag `count` times."""
-    if bags.is_scalar:
-        weights = None if bags.weights is None else np.repeat(bags.weights, count)
-        return Bags(np.repeat(bags.values, count), np.broadcast_to(np.int32(1), len(bags) * count), weights)
-    ends = np.cumsum(bags.lengths)
-    spans = list(zip(ends - bags.lengths, ends, strict=True))
-
-    def tiled(of: npt.NDArray) -> npt.NDArray:
-        return np.concatenate([np.tile(of[first:last], count) for first, last in spans])
-
-    weights = None if bags.weights is None else tiled(bags.weights)
-    return Bags(tiled(bags.values), np.repeat(bags.lengths, count), weights)

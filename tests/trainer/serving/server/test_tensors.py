@@ -6,6 +6,7 @@ Clients are tritonclient's own, and bytes that nobody would send on purpose.
 import asyncio
 import http.client
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -144,17 +145,51 @@ def test_padded_lists_are_the_same(server, expected):
     np.testing.assert_allclose(click(answer), expected[:, 0], atol=1e-6)
 
 
-def test_columns_of_one_row_for_all_the_others(server, folder):
-    one = rows(2).slice(1)
-    table = one.take([0] * 20)
-    prices = np.arange(20.0)
-    table = table.set_column(table.column_names.index("price"), "price", [prices])
-    given = columns(one) | {"price": prices}
-    with triton_http.InferenceServerClient(server.http) as client:
-        answer = client.infer("ranker", inputs(triton_http, given), parameters={"broadcast": True})
-        np.testing.assert_allclose(click(answer), Bundle(folder).predict(table)[:, 0], atol=1e-6)
-        with pytest.raises(triton_http.InferenceServerException, match="has 1 rows, 'price' has 20"):
-            client.infer("ranker", inputs(triton_http, given))
+OWN = ("item", "item_weight", "price")  # columns of candidates; all others are the user's
+
+
+def ask(server, form, user, candidates):
+    """Clicks of a user's candidates, asked for in one of the forms in which that can be."""
+    if form == "json":
+        shared, own = user.select(USERS).to_pylist()[0], candidates.select(OWN).to_pylist()
+        connection = http.client.HTTPConnection(server.http)
+        connection.request("POST", "/predict", json.dumps({"shared": shared, "rows": own}))
+        return [row["click"] for row in json.loads(connection.getresponse().read())["predictions"]]
+    module, address = (triton_grpc, server.grpc) if form == "grpc" else (triton_http, server.http)
+    binary = None if form == "grpc" else form == "binary"
+    of_user, own = columns(user), columns(candidates)
+    sent = {name: (own if name.split(".")[0] in OWN else of_user)[name] for name in own}
+    with module.InferenceServerClient(address) as client:
+        return click(client.infer("ranker", inputs(module, sent, binary), parameters={"broadcast": True}))
+
+
+USERS = ("liked", "tag", "vector", "user", "age")
+
+
+@pytest.mark.parametrize("form", ["json", "v2_json", "binary", "grpc"])
+def test_candidates_of_one_user(server, folder, form):
+    """One after the other and several at once, which are scored together: in the order of the candidates."""
+    bundle, table = Bundle(folder), rows(40)
+    valued = [row for row in range(40) if row % 7 and row % 5 and table["liked"][row].is_valid]
+    users, expected = [table.slice(row, 1) for row in valued[:4]], []
+    for user in users:
+        whole = table.select(OWN)
+        for name in USERS:
+            whole = whole.append_column(name, user[name].take([0] * len(table)))
+        expected.append(bundle.predict(whole)[:, 0])
+    np.testing.assert_allclose(ask(server, form, users[0], table), expected[0], atol=1e-6)
+    with ThreadPoolExecutor(4) as clients:
+        for found, wanted in zip(
+            clients.map(lambda user: ask(server, form, user, table), users), expected, strict=True
+        ):
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_one_row_stands_for_others_only_where_the_request_says_so(server):
+    given = columns(rows(2).slice(1)) | {"price": np.arange(20.0)}
+    refused = pytest.raises(triton_http.InferenceServerException, match="has 1 rows, 'price' has 20")
+    with triton_http.InferenceServerClient(server.http) as client, refused:
+        client.infer("ranker", inputs(triton_http, given))
 
 
 @pytest.mark.parametrize(
