@@ -18,7 +18,7 @@ import ray
 
 from cluster.calling import Order
 from cluster.meeting import Call, Cause, Report, Verdict
-from cluster.slot import Slot, StandbyError
+from cluster.slot import Slot, StandbyError, tell
 
 _LOOK_S = 0.1  # between two looks at the verdict; what a process says is heard at once
 _REPORT_S = 1.0
@@ -69,7 +69,7 @@ def follow(task: Task, place: Place, channel: Any, new_address: Any) -> None:
     Raises:
         LeavingError: the group goes on elsewhere.
     """
-    slot = Slot(task.launch, place.local_rank, task.modules)
+    slot = Slot(task.launch, place.host, place.local_rank, task.modules)
     slot.prepare()
     while True:
         call: Call | None = ray.get(channel.arrive.remote(place.group, place.rank, place.host, new_address()))
@@ -152,7 +152,9 @@ class _Attempt:
                 if kind == "line":
                     self._channel.say.remote(value)
                 elif kind == "begun":
-                    self._process = value
+                    self._process, is_forked = value
+                    if not is_forked:
+                        self._slot.renew()
                 else:
                     self._outcome = (kind, value)
         except (EOFError, OSError):
@@ -166,7 +168,7 @@ class _Attempt:
         self._line.close()
         self._has_ended = True
         if code is None:  # the standby is no more, or does not answer
-            self._slot.drop()
+            self._slot.drop(self._control)
         if self._is_unwanted:
             return
         kind, value = self._outcome or ("died", _death(code, self._slot))
@@ -198,7 +200,7 @@ class _Attempt:
         if hangs:
             self._tell_failure(self._hang())
         self._is_unwanted = True
-        self._slot.kill()
+        tell(self._control, "kill")
         self._take_end()
 
     def _hang(self) -> Cause:

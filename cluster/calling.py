@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
     value: Any
 
 
-def call(agent: Connection) -> None:
+def call(agent: Connection, *, is_forked: bool) -> None:
     """Carries out the order that comes through `agent`, and ends this process."""
     order: Order = agent.recv()
     board = Board(order.board)
@@ -67,7 +67,7 @@ def call(agent: Connection) -> None:
         with speaking:
             agent.send((kind, value))
 
-    tell("begun", os.getpid())
+    tell("begun", (os.getpid(), is_forked))
     outcome = _outcome(order, board, lambda line: tell("line", line))
     try:
         tell(*outcome)

@@ -17,6 +17,7 @@ _LONGEST = 300  # characters of a cause
 _DEATHS = (
     (r"node has died|node was terminated|node is dead", "its host is lost"),
     (r"running low on memory|NODE_OUT_OF_MEMORY", "its host ran out of memory, and Ray killed it"),
+    (r"failed to connect to all addresses|Connection refused", "nothing answers on its host"),
     (r"killed by `ray.kill`", "it was killed by another Ray call"),
     (
         r"worker process has died",

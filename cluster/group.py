@@ -26,7 +26,6 @@ from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallb
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.failure_handling.default import RETRYABLE_CONTROLLER_ERRORS
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -34,12 +33,14 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from cluster.agent import Place, Task, follow
 from cluster.failures import cause_of, is_leaving
+from cluster.scaling import Places
 from configs.schema import LaunchConfig
 
 if TYPE_CHECKING:
     from cluster.launch import Launched
 
 _GROUP = "MULTIGATE_GROUP"  # the number of an agent's group, in its environment
+_SILENT_S = 20.0  # an agent that does not answer for so long is ended; Ray's own are ten minutes
 _POLL_S = 0.25  # how often the controller asks the workers; Ray's own 2 seconds are waited at the end of every run
 
 
@@ -67,6 +68,7 @@ def group_of(
         _on_worker,
         is_private=is_private,
         channel=channel,
+        task=task,
         train_loop_config={"task": task, "channel": channel, "device": device},
         backend_config=_Agents(channel),
         scaling_config=ScalingConfig(
@@ -86,6 +88,10 @@ def group_of(
 
 class _Workers(WorkerGroup):
     """Ray hands each worker the actor that controls it; here that is no actor, and no worker asks it anything."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._worker_health_check_timeout_s = _SILENT_S
 
     def _init_train_context_on_workers(
         self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, list[Any]]
@@ -115,27 +121,22 @@ class _Controller(TrainController):
     def __init__(self, *, is_private: bool, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._health_check_interval_s = _POLL_S
-        if is_private:  # nobody takes this machine from the cluster
-            callbacks = self._worker_group_callbacks_to_propagate
-            callbacks[:] = [each for each in callbacks if not isinstance(each, PreemptionCallback)]
+        callbacks = self._worker_group_callbacks_to_propagate  # `scaling` looks for hosts that go
+        callbacks[:] = [each for each in callbacks if not isinstance(each, PreemptionCallback)]
         log = logging.getLogger("ray.train")  # in files of Ray's; the screen is ours
         for handler in [each for each in log.handlers if isinstance(each, PlainRayHandler)]:
             log.removeHandler(handler)
 
-
-class _AllThereIs(FixedScalingPolicy):
-    """Asks nobody for nodes; Ray's own asks an actor, which has to start first."""
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        pass
-
-    def _maybe_send_resource_request(self) -> None:
-        pass
+    def _make_and_handle_scaling_decision_for_non_running_worker_group(self, controller_state: Any) -> Any:
+        """Ends what is left of the old agents first: there is room where they were."""
+        if self._worker_group:
+            self._shutdown_worker_group()
+        return super()._make_and_handle_scaling_decision_for_non_running_worker_group(controller_state)
 
 
 class _Group(DataParallelTrainer):
-    def __init__(self, *arguments: Any, is_private: bool, channel: Any, **options: Any) -> None:
-        self._is_private, self._channel = is_private, channel
+    def __init__(self, *arguments: Any, is_private: bool, channel: Any, task: Task, **options: Any) -> None:
+        self._is_private, self._channel, self._task = is_private, channel, task
         super().__init__(*arguments, **options)
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -147,8 +148,9 @@ class _Group(DataParallelTrainer):
         return [each for each in super()._create_default_callbacks() if not isinstance(each, idle)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-        if self._is_private and not self.scaling_config.elasticity_enabled:
-            arguments["scaling_policy"] = _AllThereIs(self.scaling_config)
+        arguments["scaling_policy"] = Places(
+            self.scaling_config, self._channel, self._task, is_private=self._is_private
+        )
         arguments["failure_policy"] = _Failures(self._channel)
         controller = _Controller(is_private=self._is_private, **arguments)
         with _no_actor_for_reports():

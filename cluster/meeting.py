@@ -106,6 +106,7 @@ class Meeting:
     _done: set[int] = field(default_factory=set)
     _failed: dict[int, Cause] = field(default_factory=dict)
     _failed_at: float = 0.0
+    _is_settled: bool = False  # what fails later in the same attempt follows from what has failed
     _failures: int = 0
     _first: list[str] = field(default_factory=list)
     _saved_at_failure: str | None = None
@@ -118,6 +119,7 @@ class Meeting:
         self.group, self._size = self.group + 1, size
         self._arrived.clear()
         self._heard.clear()
+        self._is_settled = False
         self.leaving = ""
         return self.group
 
@@ -133,6 +135,7 @@ class Meeting:
         if self.is_over:
             return
         self.attempt += 1
+        self._is_settled = False
         self._hosts = {rank: host for rank, (host, _) in self._arrived.items()}
         self._address = self._arrived[0][1]
         self._arrived.clear()
@@ -168,7 +171,7 @@ class Meeting:
         if rank == 0:
             self.result = result
         if len(self._done) == self._size and self.verdict is Verdict.GO_ON:
-            self.verdict = Verdict.LEAVE if self.leaving else Verdict.OVER
+            self.verdict = Verdict.LEAVE if self.leaving and not self.stops else Verdict.OVER
 
     def err(self, message: str) -> None:
         """A rank met a mistake of the user's, which no new attempt mends."""
@@ -177,7 +180,7 @@ class Meeting:
 
     def fail(self, group: int, causes: Mapping[int, Cause], wall: float) -> None:
         """Ranks have failed; the attempt is ended. The first cause of a rank stays, but for a death."""
-        if group != self.group or not causes:
+        if group != self.group or not causes or self._is_settled:
             return
         if not self._failed:
             self._failed_at = wall
@@ -225,6 +228,7 @@ class Meeting:
         lines = self.describe(causes, self._hosts)
         self._first = self._first or lines
         self._failed.clear()
+        self._is_settled = True
         limit = self.limits.max_failures
         if 0 <= limit < self._failures:
             since = "since the last save" if self._failures > 1 else ""

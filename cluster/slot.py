@@ -7,7 +7,9 @@ so that the next agent knows that the place is free.
 import fcntl
 import os
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -34,20 +36,31 @@ class Slot:
         board: shared with the process that calls the function; each has its own.
     """
 
-    def __init__(self, launch: str, local_rank: int, modules: Sequence[str]) -> None:
+    def __init__(self, launch: str, host: str, local_rank: int, modules: Sequence[str]) -> None:
         """Takes the place of `local_rank`, or a further one where that stays taken.
 
         launch: names the launch, the same on all hosts and after every restart.
+        host: this one, since hosts may share a folder for temporary files.
         """
         self._modules = modules
-        self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
-        folder = _folder(launch)
+        folder = _folder(f"{launch}-{host.replace(':', '.')}")
         self._lock, self._base = _take(folder, local_rank)
         self.stacks = self._path("stacks")
 
+    def release(self) -> None:
+        """Gives the place up; its standby waits there for the next agent."""
+        if self._control is not None:
+            self._control.close()
+        os.close(self._lock)
+
     def _path(self, kind: str) -> Path:
         return self._base.with_suffix(f".{kind}")
+
+    @property
+    def ready(self) -> Path:
+        """There once the standby has imported everything."""
+        return self._path("ready")
 
     @property
     def log(self) -> Path:
@@ -68,32 +81,29 @@ class Slot:
         assert self._control is not None
         line = _connected(self._path("socket"))
         if line is None:
-            self.drop()
+            self.drop(self._control)
             raise StandbyError(self.last_words())
         line.send(order)
         return line, self._control
 
-    def kill(self) -> None:
-        """Has the process ended that carries out an order; the standby tells its end."""
-        self._say("kill")
+    def renew(self) -> None:
+        """The standby carries out the order itself: another one begins to import, for the next order."""
+        self._control = None
+        self.prepare()
 
-    def drop(self) -> None:
-        """Ends the standby too, however it is; the next `prepare` starts another."""
-        if self._control is not None:
-            self._control.close()
+    def drop(self, control: Connection) -> None:
+        """Ends the standby at the other end, however it is, and what it forked; the next order starts another."""
+        _kill(control)
+        control.close()
+        if control is self._control:
             self._control = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-        self._path("socket").unlink(missing_ok=True)
+            self._path("socket").unlink(missing_ok=True)
 
     def leave(self) -> None:
         """All is done: the standby ends, and what lies at this place goes."""
-        self._say("leave")
-        if self._process is not None:
-            self._process.wait()
-        for kind in ("socket", "log", "board", "stacks", "lock"):
+        if self._control is not None:
+            tell(self._control, "leave")
+        for kind in ("socket", "ready", "log", "board", "stacks", "lock"):
             self._path(kind).unlink(missing_ok=True)
         os.close(self._lock)
         try:
@@ -113,14 +123,6 @@ class Slot:
             lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
-    def _say(self, word: str) -> None:
-        if self._control is None:
-            return
-        try:
-            self._control.send(word)
-        except OSError:
-            self.drop()
-
     def _connect_to_old(self) -> bool:
         self._control = _connected(self._path("socket"))
         return self._control is not None
@@ -128,20 +130,47 @@ class Slot:
     def _start(self) -> bool:
         path = self._path("socket")
         path.unlink(missing_ok=True)
+        self.ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cluster.standby", str(path), *self._modules]
         with self.log.open("wb") as log:
             # A session of its own: what ends an agent's process group must leave it to the next agent.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + _STARTS_S
         while (control := _connected(path)) is None:
-            if self._process.poll() is not None or time.monotonic() > end:
-                self.drop()
+            if time.monotonic() > end:
                 raise StandbyError(self.last_words())
             time.sleep(0.01)
         self._control = control
         return True
+
+
+def warm(launch: str, host: str, local_rank: int, modules: Sequence[str], timeout_s: float) -> None:
+    """Has a standby at a place before an agent comes; returns when it has imported everything, or has failed to."""
+    slot = Slot(launch, host, local_rank, modules)
+    slot.prepare()
+    end = time.monotonic() + timeout_s
+    while not slot.ready.exists() and time.monotonic() < end and _connected(slot._path("socket")) is not None:
+        time.sleep(0.1)
+    slot.release()
+
+
+def tell(control: Connection, word: str) -> None:
+    """Tells a standby to "kill" what it forked, or to "leave" itself. One that has ended is not missed."""
+    try:
+        control.send(word)
+    except OSError:
+        return
+
+
+def _kill(control: Connection) -> None:
+    """Kills the process that listens at the other end, which may be stopped; what it forked ends with it."""
+    line = socket.socket(fileno=os.dup(control.fileno()))
+    process, *_ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    line.close()
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def _connected(path: Path) -> Connection | None:
@@ -155,18 +184,18 @@ def _connected(path: Path) -> Connection | None:
     return Connection(line.detach())
 
 
-def _folder(launch: str) -> Path:
+def _folder(name: str) -> Path:
     """Of a launch on this host, which nobody else may open: its processes carry out what comes through its sockets."""
     ours = f"multigate-{os.getuid()}"
     top = Path(tempfile.gettempdir()) / ours
-    if len(str(top / launch / "999.socket").encode()) > _LONGEST_SOCKET:
+    if len(str(top / name / "1999.socket").encode()) > _LONGEST_SOCKET:
         top = Path("/tmp") / ours
     top.mkdir(mode=0o700, exist_ok=True)
     there = top.lstat()
     if there.st_uid != os.getuid() or there.st_mode & 0o077:
         raise StandbyError(f"{top} belongs to somebody else, or others may open it: remove it, or set TMPDIR")
     _remove_old(top)
-    folder = top / launch
+    folder = top / name
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 

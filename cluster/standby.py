@@ -31,6 +31,8 @@ _PR_SET_PDEATHSIG = 1
 
 def main(path: str, *modules: str) -> None:
     """Waits at `path` with `modules` imported, until no agent has come for ALONE_S, or one says that all is done."""
+    if os.fork():
+        os._exit(0)  # Ray ends the children of an agent with it; what is nobody's child stays for the next agent
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()  # before the imports: who connects meanwhile waits
@@ -38,6 +40,7 @@ def main(path: str, *modules: str) -> None:
             with without_collections():
                 for module in modules:
                     import_module(module)
+            Path(path).with_suffix(".ready").touch()
             listener.settimeout(ALONE_S)
             while _serve(listener, Connection(listener.accept()[0].detach())):
                 pass
@@ -109,7 +112,7 @@ def _fork(listener: socket.socket, agent: Connection, order: Connection) -> int:
         os._exit(1)  # it died meanwhile
     listener.close()
     agent.close()
-    call(order)
+    call(order, is_forked=True)
     os._exit(0)
 
 
@@ -128,7 +131,7 @@ def _become(listener: socket.socket, agent: Connection, order: Connection) -> No
         os._exit(1)
 
     threading.Thread(target=watch, name="agent", daemon=True).start()
-    call(order)
+    call(order, is_forked=False)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,19 @@ def survivor(folder: str, worker: Worker) -> list[tuple[int | None, int | None, 
             time.sleep(3600)
         case (5, 2):
             time.sleep(1.5)  # by then it has told the step
-            os.kill(_parent(_parent(os.getpid())), signal.SIGKILL)  # the standby's: the agent
+            Path(folder, "kill an agent").touch()
             time.sleep(3600)
         case _:
             pass
     _all_together()
     return [(fault.rank, fault.step, fault.cause) for fault in worker.faults]
+
+
+def killed_twice(_: Any, worker: Worker) -> list[tuple[int | None, str]]:
+    if worker.rank == 1 and len(worker.faults) < 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _all_together()
+    return [(fault.rank, fault.cause) for fault in worker.faults]
 
 
 def failing(_: Any, worker: Worker) -> None:
@@ -82,7 +89,3 @@ def resting(argument: str, worker: Worker) -> int:
 
 def _all_together() -> None:
     dist.all_reduce(torch.zeros(1))
-
-
-def _parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,35 @@ class Clues:
 
 
 def launched(
-    function: Callable[[Any, Any], Any], argument: Any, folder: Path, workers: int = 2, **options: Any
+    function: Callable[[Any, Any], Any],
+    argument: Any,
+    folder: Path,
+    workers: int = 2,
+    modules: Sequence[str] = ("tests.cluster.functions",),
+    **options: Any,
 ) -> tuple[Any, list[str]]:
     lines: list[str] = []
     config = LaunchConfig(workers=workers, address="local", **options)
-    given = Launched(function, argument, {}, str(folder), Clues(folder), ["tests.cluster.functions"])
+    given = Launched(function, argument, {}, str(folder), Clues(folder), modules)
     return launch(given, config, lines.append), lines
+
+
+def kill_an_agent(asked: Path) -> None:
+    """Once it is asked for: Ray has to start new agents then."""
+    while not asked.exists():
+        time.sleep(0.1)
+    os.kill(next(process for process in _below(os.getpid()) if b"RayTrainWorker" in _command(process)), signal.SIGKILL)
+
+
+def _below(process: int) -> Iterator[int]:
+    for child in Path(f"/proc/{process}/task").glob("*/children"):
+        for number in map(int, child.read_text().split()):
+            yield number
+            yield from _below(number)
+
+
+def _command(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def test_three_ranks_meet_and_know_their_place(tmp_path: Path) -> None:
@@ -51,10 +74,14 @@ def test_three_ranks_meet_and_know_their_place(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_whatever_ends_a_process_the_others_begin_again_with_it(tmp_path: Path) -> None:
+    killing = threading.Thread(target=kill_an_agent, args=(tmp_path / "kill an agent",))
+    killing.start()
     faults, lines = launched(
         functions.survivor, str(tmp_path), tmp_path, workers=3, hang_timeout_s=10, max_failures=5, timeout_s=60
     )
-    assert [(rank, step) for rank, step, _ in faults] == [(1, 3), (0, 3), (2, 3), (1, 3), (2, 3)]
+    killing.join()
+    assert [(rank, step) for rank, step, _ in faults[:4]] == [(1, 3), (0, 3), (2, 3), (1, 3)]
+    assert faults[4][1] == 3
     causes = [cause for *_, cause in faults]
     assert causes[0].startswith("its process was ended by signal 9 (SIGKILL)")
     assert causes[1] == "ValueError: a fault in the code"
@@ -113,3 +140,10 @@ def test_a_process_that_is_stopped_for_a_moment_is_not_lost(tmp_path: Path) -> N
     thread.join()
     assert faults == 0
     assert lines == []
+
+
+@pytest.mark.slow
+def test_a_standby_whose_imports_opened_a_gpu_calls_the_function_itself(tmp_path: Path) -> None:
+    modules = ["tests.cluster.functions", "tests.cluster.gpu_opened"]
+    faults, _ = launched(functions.killed_twice, None, tmp_path, modules=modules)
+    assert [rank for rank, *_ in faults] == [1, 1]
