@@ -4,8 +4,8 @@
         job = cluster.train(CONFIG, "launch.workers=2")
         cluster[1].kill()
 
-Files are those of this machine on all hosts; only Ray's own folder is each host's. Processes that Ray starts are in
-`namespaces`' hosts, and end with them.
+Files are those of this machine on all hosts; only the temporary folder is each host's own. What a host is, and that
+all its processes end, is the business of `namespaces`.
 """
 
 import os
@@ -50,10 +50,12 @@ class Cluster:
     def __init__(self, joined: Switch, folder: Path, cpus: int, environment: Mapping[str, str]) -> None:
         self._switch, self._folder, self._cpus = joined, folder, cpus
         self.hosts: list[Host] = []
+        self._cut: set[int] = set()  # their numbers
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(folder),
             "RAY_TMPDIR": str(folder),  # Ray's notes of other clusters on this machine are not seen
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -87,9 +89,20 @@ class Cluster:
 
     def cut(self, host: Host) -> None:
         self._switch.cut(host)
+        self._cut.add(host.number)
 
     def mend(self, host: Host) -> None:
         self._switch.mend(host)
+        self._cut.discard(host.number)
+
+    def repair(self) -> None:
+        """All hosts are up, as they were at first; one that was cut off is started anew."""
+        for host in self.hosts:
+            if host.number in self._cut:
+                host.kill()
+                self.mend(host)
+            if not host.is_up():
+                self.boot(host)
 
     def drain(self, host: Host, deadline_s: int) -> None:
         """Tells Ray that the host will be taken away after so many seconds. Returns at once."""
