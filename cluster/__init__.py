@@ -3,10 +3,10 @@
 Read: `worker` (what a launched function knows), `launch` (the whole way), then its parts. Which cluster: `connecting`,
 `private` (one for a run alone), `room` (is there room), `group` (agents under Ray Train), `scaling` (how many, and when
 anew). Beside the driver: `channel` (lines, results, stops), `meeting` (attempts and faults), `clues`, `failures` (what
-is said of them), `signals` (Ctrl-C). On each host: `agent` (watches a rank), `slot` (its place), `standby` (has
-imported everything, and forks), `calling` (the process that calls the function), `board` (numbers that they share),
-`imports`. `doctor` checks a cluster; deploy/ has files that start one, and `leaving` and `waiting` are what they call.
-`replicas` is for serving, under Ray Serve.
+is said of them), `signals` (Ctrl-C). On each host: `agent` (watches a rank), `told_to_go` (SIGTERM), `slot` (its
+place), `standby` (has imported everything, and forks), `calling` (the process that calls the function), `board`
+(numbers that they share), `imports`. `doctor` checks a cluster; deploy/ has files that start one, and `leaving` and
+`waiting` are what they call. `replicas` is for serving, under Ray Serve.
 """
 
 import os

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from cluster import told_to_go
 from cluster.calling import Order
 from cluster.meeting import Call, Cause, Report, Verdict
 from cluster.slot import Slot, StandbyError, tell
@@ -115,6 +116,7 @@ class _Attempt:
             self._tell_failure(Cause(f"its process did not start: {error}", False))
             self._has_ended = True
         verdict = self._channel.verdict.remote(self._place.group, self._call.attempt)
+        is_told = False
         answer: Any = None
         asked = 0.0
         while True:
@@ -122,6 +124,9 @@ class _Attempt:
             now = time.monotonic()
             if answer is None and now - asked >= _REPORT_S:
                 answer, asked = self._channel.hear.remote(self._place.group, self._place.rank, self._report()), now
+            if told_to_go.is_told() and not is_told:
+                is_told = True
+                self._channel.leave.remote(f"{self._place.host} is told to end: the workers save, and go on elsewhere")
             ready, _ = ray.wait([verdict, answer] if answer else [verdict], timeout=0)
             if answer is not None and answer in ready:
                 if ray.get(answer):

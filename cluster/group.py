@@ -31,6 +31,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from cluster import told_to_go
 from cluster.agent import Place, Task, follow
 from cluster.failures import cause_of, is_leaving
 from cluster.scaling import Places
@@ -223,6 +224,7 @@ class _Numbered(Backend):
 
 def _join_group(number: int) -> None:
     os.environ[_GROUP] = str(number)
+    told_to_go.listen()
 
 
 class _Failures(FailurePolicy):

@@ -45,11 +45,11 @@ def launched(
     return launch(given, config, lines.append), lines
 
 
-def kill_an_agent(asked: Path) -> None:
+def kill_an_agent(asked: Path, number: signal.Signals = signal.SIGKILL) -> None:
     """Once it is asked for: Ray has to start new agents then."""
     while not asked.exists():
         time.sleep(0.1)
-    os.kill(next(process for process in _below(os.getpid()) if b"RayTrainWorker" in _command(process)), signal.SIGKILL)
+    os.kill(next(process for process in _below(os.getpid()) if b"RayTrainWorker" in _command(process)), number)
 
 
 def _below(process: int) -> Iterator[int]:
@@ -147,3 +147,14 @@ def test_a_standby_whose_imports_opened_a_gpu_calls_the_function_itself(tmp_path
     modules = ["tests.cluster.functions", "tests.cluster.gpu_opened"]
     faults, _ = launched(functions.killed_twice, None, tmp_path, modules=modules)
     assert [rank for rank, *_ in faults] == [1, 1]
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_told_to_end_has_the_function_save_first(tmp_path: Path) -> None:
+    telling = threading.Thread(target=kill_an_agent, args=(tmp_path / "kill an agent", signal.SIGTERM))
+    telling.start()
+    result, lines = launched(functions.leaving, str(tmp_path), tmp_path)
+    telling.join()
+    assert result == ("went on", 0)
+    (line,) = lines
+    assert line.endswith("is told to end: the workers save, and go on elsewhere")
