@@ -13,7 +13,7 @@ class DoctorConfig(Section):
     answer_s: Annotated[
         Seconds,
         Field(description="For which a node may take to answer at all; raise it where Python starts slowly (NFS)."),
-    ] = 30.0
+    ] = 20.0
     connect_s: Annotated[
         Seconds, Field(description="For which one node tries to reach another; all pairs are tried at once.")
     ] = 5.0

@@ -15,7 +15,7 @@ def check_bandwidth(
     nodes: list[Node], workers: int, device: str, variables: Mapping[str, str], settings: DoctorConfig
 ) -> Iterator[Finding]:
     """Starts as many ranks on each node as training would; on GPUs, one each."""
-    hosts = {f"{node.name}#{i}": node for node in nodes for i in range(_ranks_on(node, len(nodes), workers, device))}
+    hosts = places_of(nodes, workers, "GPU" if device == "cuda" else "CPU")
     if len(hosts) < 2:
         yield Finding("bandwidth", "skipped", "one rank has nobody to exchange with")
         return
@@ -73,6 +73,8 @@ def _failed(problems: Mapping[str, str], hosts: Mapping[str, Node], what: str) -
         yield Finding("bandwidth", "error", f"{what}, {named(nodes)}: {problem}", remedy)
 
 
-def _ranks_on(node: Node, nodes: int, workers: int, device: str) -> int:
-    there = node.resources.get("GPU", 0) if device == "cuda" else max(node.resources.get("CPU", 0), 1)
-    return min(-(-workers // nodes), int(there))
+def places_of(nodes: list[Node], workers: int, resource: str) -> dict[str, Node]:
+    """A place for each rank -> its node; a head that carries the driver alone has none."""
+    room = [(node, int(node.resources.get(resource, 0))) for node in nodes if node.resources.get(resource, 0) >= 1]
+    each = -(-workers // max(len(room), 1))
+    return {f"{node.name}#{i}": node for node, most in room for i in range(min(each, most))}

@@ -45,7 +45,7 @@ def check_pairs(reached: Reached) -> Iterator[Finding]:
         yield Finding("connections", "error", f"and {more:,} more pairs", "start with those above", _pairs(problems))
     if not problems and reached:
         latencies = [one["ms"] for connections in reached.values() for one in connections]
-        pairs = len(reached) * (len(reached) - 1) // 2
+        pairs = len({frozenset((node, one["node"])) for node, connections in reached.items() for one in connections})
         slowest = f", the slowest after {max(latencies):.1f} ms" if latencies else ""
         said = f"all {pairs:,} pairs of nodes reach each other{slowest}" if pairs else "one node: nobody else to reach"
         yield Finding("connections", "ok", said, values={"slowest_ms": max(latencies, default=0.0)})

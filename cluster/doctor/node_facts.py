@@ -130,7 +130,9 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _token() -> dict[str, Any] | None:
-    """Where Ray's token lies, and whether others on this machine may read it; None without one."""
+    """Where Ray's token lies, and whether others on this machine may read it; None where no file is read."""
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return None
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     try:
         mode = path.stat().st_mode

@@ -32,13 +32,16 @@ ConfigIfAny = Annotated[
 def doctor(config: ConfigIfAny = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check the cluster that a run would use: nodes, versions, network, folders, bandwidth. Exit code 1: an error."""
     run = read_config(config, overrides) if config else None
+    settings = run.doctor if run else DoctorConfig()
     shown = _Report(as_json)
-    watch = _watch(run, shown)
+    watch = _Watch(shown)
+    watch.wait_at_most(settings.answer_s + _SLACK_S)
     try:
         for finding in _findings(run):
             shown.add(finding)
+            watch.wait_at_most(2 * max(settings.answer_s, settings.bandwidth_s, 2 * settings.folder_s) + _SLACK_S)
     finally:
-        watch.cancel()
+        watch.end()
     shown.end()
     if shown.has_errors:
         raise typer.Exit(1)
@@ -66,6 +69,34 @@ class _Report:
         said = f"errors {counted[0]}, warnings {counted[1]}, {seconds:.0f} s"
         checks = [one.to_json() for one in self.findings]
         report(said, {"ok": not counted[0], "seconds": round(seconds, 1), "checks": checks}, self._as_json)
+
+
+class _Watch:
+    """Ends the process when no finding comes: something hangs that has no deadline, such as a call of Ray's."""
+
+    def __init__(self, shown: _Report) -> None:
+        self._shown, self._timer = shown, threading.Timer(0, lambda: None)
+
+    def wait_at_most(self, seconds: float) -> None:
+        """For the next finding."""
+        self.end()
+        self._timer = threading.Timer(seconds, self._give_up, (seconds,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _give_up(self, seconds: float) -> None:
+        from cluster.doctor.findings import Finding
+
+        there = self._shown.findings
+        last = f"the check after `{there[-1].check}`" if there else "joining the cluster"
+        remedy = "does a folder hang, or Ray's head? Try `ls` on the folders, and `ray status` on the head"
+        self._shown.add(Finding("doctor", "error", f"{last} did not end in {seconds:.0f} s", remedy))
+        self._shown.end()
+        sys.stdout.flush()
+        os._exit(1)
 
 
 def _findings(run: Config | None) -> "Iterator[Finding]":
@@ -130,25 +161,3 @@ def _precision(run: Config) -> "Callable[[Facts], Iterator[Finding]]":
             yield Finding("processors", "warning", said, "use training.precision=fp32: steps take many times as long")
 
     return judge
-
-
-def _watch(run: Config | None, shown: _Report) -> threading.Timer:
-    """Ends the process when all deadlines together are over: something hangs that has none, such as a call of Ray's."""
-    settings = run.doctor if run else DoctorConfig()
-    folders = 4 * settings.folder_s * (2 if run else 0)
-    most = 4 * settings.answer_s + 6 * settings.connect_s + folders + 2 * settings.bandwidth_s + _SLACK_S
-
-    def give_up() -> None:
-        from cluster.doctor.findings import Finding
-
-        last = f"the check after `{shown.findings[-1].check}`" if shown.findings else "joining the cluster"
-        remedy = "does a folder hang, or Ray's head? Try `ls` on the folders, and `ray status` on the head"
-        shown.add(Finding("doctor", "error", f"{last} did not end in {most:.0f} s", remedy))
-        shown.end()
-        sys.stdout.flush()
-        os._exit(1)
-
-    timer = threading.Timer(most, give_up)
-    timer.daemon = True
-    timer.start()
-    return timer

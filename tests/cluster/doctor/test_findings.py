@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from cluster.doctor.bandwidth import places_of
 from cluster.doctor.findings import Finding, differing, named
 from cluster.doctor.gpus import check_gpus
 from cluster.doctor.machines import check_memory, check_open_files, check_processors
@@ -118,6 +119,13 @@ def test_what_a_node_has_to_reach() -> None:
         ("c", "10.0.0.3", 5003, "ranks"),
         ("c", "10.9.0.3", 5003, "gloo"),
     }
+
+
+def test_ranks_are_where_workers_would_be() -> None:
+    head, one, two = node("a", 1), node("b", 2, CPU=8, GPU=2), node("c", 3, CPU=1, GPU=2)
+    places = {device: list(places_of([head, one, two], 6, device)) for device in ("CPU", "GPU")}
+    assert places == {"CPU": ["b#0", "b#1", "b#2", "c#0"], "GPU": ["b#0", "b#1", "c#0", "c#1"]}
+    assert places_of([head], 1, "CPU") == {}
 
 
 def connection(to: str, what: str = "ranks", **said: Any) -> dict[str, Any]:

@@ -66,6 +66,19 @@ def test_a_node_describes_itself() -> None:
     assert "127.0.0.1" in there["interfaces"]["lo"]["addresses"]
 
 
+def test_whose_token_file_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.write_text("x")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    assert facts([], [])["token"] == {"path": str(token), "others_read": True}
+    token.chmod(0o600)
+    assert facts([], [])["token"] == {"path": str(token), "others_read": False}
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")  # then no file is read
+    assert facts([], [])["token"] is None
+
+
 def test_connections_and_clocks() -> None:
     listening = Listening("127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as probe:
