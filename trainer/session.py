@@ -45,6 +45,7 @@ from trainer.run.versions import installed
 from trainer.run.vocabularies import features_of
 from trainer.schedule import last_step
 from trainer.telemetry.best import best_step
+from trainer.telemetry.goodput import Goodput
 from trainer.telemetry.profile import StepProfiler
 from trainer.telemetry.report import Report
 from trainer.telemetry.start_up import Sizes, start_up_page
@@ -78,6 +79,7 @@ class Session:
     evaluations: Evaluations
     profiler: StepProfiler
     pulse: Pulse
+    goodput: Goodput
     start: Position
     last: int | None
 
@@ -98,6 +100,11 @@ class Session:
         Raises:
             DivergedError: the state before had numbers that are NaN or infinite.
         """
+        seconds = self._save(at, window, cosines, whole=whole)
+        self.goodput.stood_still(seconds)
+        return seconds
+
+    def _save(self, at: Position, window: TrainingWindow | None, cosines: Mapping[str, float], *, whole: bool) -> float:
         write_back(self.built.model)
         state: dict[str, Any] = dict(training_state(self.built.model, self.built.optimizer))
         kept = window.state() if window else {}
@@ -109,6 +116,12 @@ class Session:
             return self.checkpointer.save_link(state, at)
         except DivergedError as error:
             raise self.unsound.explained(error, at, self.reader) from None
+
+    @contextmanager
+    def paused(self, window: TrainingWindow) -> Iterator[None]:
+        """Time in here (an evaluation, waiting for data) counts neither as training nor as lost."""
+        with window.paused(), self.goodput.paused():
+            yield
 
     def reopen(self, window: TrainingWindow) -> dict[str, float]:
         """Goes on amid the window that the run was saved in; returns the cosines that were sampled in it."""
@@ -160,6 +173,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         if worker.rank == 0:
             keep_plan(run, built.plan)
             keep_formulations(run, built.formulations)
+    goodput = Goodput(run.history, run.metrics, worker.faults, start.step, counts=worker.rank == 0)
     with (
         Report(run, worker.rank, start.step if newest else None, worker.say) as report,
         save_in_flight_is_finished(checkpointer),
@@ -188,6 +202,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
             evaluations=Evaluations(built, validation, config, device, report, pulse, worker.stops),
             profiler=StepProfiler(config.training.profile_at if worker.rank == 0 else None, run.profile),
             pulse=pulse,
+            goodput=goodput,
             start=start,
             last=last,
         )

@@ -39,6 +39,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
         end, stopped = fit(session)
         if not stopped:
             session.evaluations.finish()
+        session.report.line(session.goodput.finish())
         tasks = {} if stopped else session.evaluations.tasks
     dist.barrier()  # no rank leaves while another still talks to it
     return {"step": end.step, "stopped": stopped, "tasks": tasks}
@@ -67,11 +68,12 @@ def fit(session: Session) -> tuple[Position, bool]:
     stall, cosines = 0.0, session.reopen(window)
     session.built.model.train()
     if at.step and due_after(calendar, at.step, at.epoch_step or calendar.steps_per_epoch).evaluate:
-        stopped = not evaluate(at)  # it was saved, and came to its end before this evaluation
+        with session.paused(window):  # it was saved, and came to its end before this evaluation
+            stopped = not evaluate(at)
     while at.step < last and not stopped:
         if session.following and at.epoch_step == calendar.steps_per_epoch:
             stepper.close()
-            with window.paused(), session.pulse.during():
+            with session.paused(window), session.pulse.during():
                 outcome = session.following.wait(reader, session.worker.stops)
             if outcome != "more":
                 stopped = outcome == "stopped"
@@ -84,13 +86,14 @@ def fit(session: Session) -> tuple[Position, bool]:
         outputs = stepper(at, calendar)
         at = at.after_step()
         session.pulse.at(at.step)
+        session.goodput.step(at.step)
         window.add(outputs)
         session.unsound.add(at.step, outputs.is_sound)
         cosines |= conflicts.after(at.step, outputs)
         due = due_after(calendar, at.step, at.epoch_step, partition_ends=reader.ends_at(at.epoch_step))
         if due.log or due.last_log:
             extra = {"checkpoint/stall_seconds": stall, **_skipped(session), **cosines}
-            extra |= dropped(reader, session.device) | session.unsound.scalars()
+            extra |= dropped(reader, session.device) | session.unsound.scalars() | session.goodput.scalars()
             record = window.record(at.step, at.epoch, reader.wait_seconds, stepper.learning_rates, extra)
             session.report.write(record)
             unlearned.see(record)
@@ -108,14 +111,20 @@ def fit(session: Session) -> tuple[Position, bool]:
             link_clock.saved()
         if due.evaluate and not stopped:  # after it is saved: an evaluation may fail, or the process meanwhile
             stepper.pause()
-            with window.paused():
+            with session.paused(window):
                 stopped = not evaluate(at)
             if stopped:
                 session.save(at, window, cosines)
     stepper.close()
     session.profiler.close()
     if not stopped:
-        stopped = not evaluate(at)
+        with session.paused(window):
+            stopped = not evaluate(at)
+    _make_sure_it_is_saved(session, at, stopped=stopped)
+    return at, stopped
+
+
+def _make_sure_it_is_saved(session: Session, at: Position, *, stopped: bool) -> None:
     if stopped:
         session.checkpointer.wait(must_succeed=True)
         session.report.line(f"asked to stop: step {at.step:,} is saved")
@@ -123,7 +132,6 @@ def fit(session: Session) -> tuple[Position, bool]:
         with session.pulse.during():
             session.checkpointer.finish()
     session.unsound.close_run(at.step)
-    return at, stopped
 
 
 def _skipped(session: Session) -> dict[str, float]:

@@ -44,7 +44,7 @@ def run_of(data: str, run_dir: Path, *overrides: str) -> Config:
 
 def records(run_dir: Path) -> list[dict]:
     """Lines of metrics.jsonl without what a clock, or the memory, says."""
-    clocks = ("time", "speed/", "memory/", "checkpoint/")
+    clocks = ("time", "speed/", "memory/", "checkpoint/", "run/")
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if not k.startswith(clocks)} for line in lines]
 

@@ -64,6 +64,7 @@ def train_run(config: Config, *, resume: bool, overwrite: bool, repeats: bool = 
     repeats: whether to leave a run alone that has ended, and to take the place of a job that is lost.
     """
     from trainer.prepare import check_run, ended_at, prepare_run
+    from trainer.run import history
     from trainer.run.paths import with_absolute_paths
     from trainer.run.run_directory import RunDirectory
     from trainer.run.versions import check_versions
@@ -78,7 +79,11 @@ def train_run(config: Config, *, resume: bool, overwrite: bool, repeats: bool = 
             say(f"{run} has ended at step {step:,}: nothing is left to do")
             return
         config = prepare_run(config, resume=resume, overwrite=overwrite, say=say)
-        result = call_on_workers(train_on_worker, config, config, folder=run.path, logs="logs/latest")
+        history.append(run.history, "launch")
+        try:
+            result = call_on_workers(train_on_worker, config, config, folder=run.path, logs="logs/latest")
+        finally:
+            history.append(run.history, "end")
     if result["stopped"]:
         raise RunStopped(f"stopped at step {result['step']:,}, which is saved\n--resume continues there")
     say(f"done: {run}")

@@ -1,8 +1,8 @@
 """The folder that a run writes to: names of its files, who may use it, and what it keeps when a run resumes.
 
     config.yaml  environment.json  manifest.json  vocabularies.json  vocabularies/  plan.json  plan.txt
-    formulations.json  metrics.jsonl  tensorboard/{train,eval}  checkpoints/  logs/attempt_N/rank_K.log  logs/latest
-    profile/  export/
+    formulations.json  metrics.jsonl  history.jsonl  tensorboard/{train,eval}  checkpoints/  logs/latest
+    logs/attempt_N/rank_K.log  profile/  export/
 
 All hosts see it: a shared file system. Contents are the business of those who write them. Imports no torch.
 """
@@ -60,6 +60,7 @@ class RunDirectory:
         self.plan_text = self.path / "plan.txt"
         self.formulations = self.path / "formulations.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.history = self.path / "history.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"

@@ -26,6 +26,8 @@
     data/dropped_share/FEATURE        both        share of its IDs outside the table; with out_of_range: drop
     data/quarantined_rows             both        rows that could not be read; with data.on_error: quarantine
     steps/skipped                     train       steps left out by now; with training.non_finite: skip
+    run/goodput                       train       share of the run's time in which new steps were trained; no pauses
+    run/faults, run/lost_seconds      train       what broke it off since its first start, and until it trained on
     checkpoint/stall_seconds          train       time a save held training up, and other tags of StepRecord.extra
 
 The text tab has this table, the config, the model and the sharding plan, the hparams tab the run's settings beside
@@ -58,6 +60,7 @@ OVERVIEW = {
         "AUC inside groups": ["Multiline", ["gauc/.*"]],
         "calibration": ["Multiline", ["calibration/.*"]],
         "examples per second": ["Multiline", ["speed/examples_per_second"]],
+        "goodput": ["Multiline", ["run/goodput"]],
         "share of data wait": ["Multiline", ["speed/data_wait_share"]],
         "gate entropy": ["Multiline", ["gate_entropy/.*"]],
         "dead experts": ["Multiline", ["gate_dead_experts/.*"]],
