@@ -6,6 +6,7 @@ so that the next agent knows that the place is free.
 
 import fcntl
 import os
+import select
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from cluster.board import Board
 
 _LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 _FREED_S = 3.0  # how long the process of an agent that was killed takes to be gone
+_OLD_S = 7 * 86400.0
 _STARTS_S = 30.0  # until a standby listens, which it does before it imports anything
 
 
@@ -58,6 +60,11 @@ class Slot:
         return self._base.with_suffix(f".{kind}")
 
     @property
+    def path(self) -> Path:
+        """Of the socket at which the standby listens, while it lives."""
+        return self._path("socket")
+
+    @property
     def ready(self) -> Path:
         """There once the standby has imported everything."""
         return self._path("ready")
@@ -79,7 +86,7 @@ class Slot:
         """Gives an order; connections to the process that carries it out, and to the standby, which tells its end."""
         self.prepare()
         assert self._control is not None
-        line = _connected(self._path("socket"))
+        line = _connected(self.path)
         if line is None:
             self.drop(self._control)
             raise StandbyError(self.last_words())
@@ -97,7 +104,7 @@ class Slot:
         control.close()
         if control is self._control:
             self._control = None
-            self._path("socket").unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """All is done: the standby ends, and what lies at this place goes."""
@@ -124,22 +131,28 @@ class Slot:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
     def _connect_to_old(self) -> bool:
-        self._control = _connected(self._path("socket"))
+        self._control = _connected(self.path)
         return self._control is not None
 
     def _start(self) -> bool:
-        path = self._path("socket")
+        path = self.path
         path.unlink(missing_ok=True)
         self.ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "cluster.standby", str(path), *self._modules]
+        lives, alive = os.pipe()  # what it inherits is open while it lives
         with self.log.open("wb") as log:
             # A session of its own: what ends an agent's process group must leave it to the next agent.
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[alive], start_new_session=True
+            )
+        os.close(alive)
         end = time.monotonic() + _STARTS_S
-        while (control := _connected(path)) is None:
-            if time.monotonic() > end:
-                raise StandbyError(self.last_words())
-            time.sleep(0.01)
+        while (control := _connected(path)) is None and time.monotonic() < end:
+            if select.select([lives], [], [], 0.01)[0]:
+                break  # it has ended
+        os.close(lives)
+        if control is None:
+            raise StandbyError(self.last_words())
         self._control = control
         return True
 
@@ -149,7 +162,7 @@ def warm(launch: str, host: str, local_rank: int, modules: Sequence[str], timeou
     slot = Slot(launch, host, local_rank, modules)
     slot.prepare()
     end = time.monotonic() + timeout_s
-    while not slot.ready.exists() and time.monotonic() < end and _connected(slot._path("socket")) is not None:
+    while not slot.ready.exists() and time.monotonic() < end and slot.path.exists():
         time.sleep(0.1)
     slot.release()
 
@@ -204,11 +217,18 @@ def _remove_old(top: Path) -> None:
     """Folders of launches that were killed with all their hosts' processes."""
     for folder in top.iterdir():
         try:
-            newest = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
-            if time.time() - newest > 7 * 86400 and not any(map(_connected, folder.glob("*.socket"))):
-                shutil.rmtree(folder, ignore_errors=True)
+            is_old = time.time() - folder.stat().st_mtime > _OLD_S
         except OSError:
             continue  # its own launch removes it
+        if is_old and not any(map(_is_held, folder.glob("*.lock"))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_held(path: Path) -> bool:
+    if (lock := _locked(path)) is None:
+        return True
+    os.close(lock)
+    return False
 
 
 def _take(folder: Path, local_rank: int) -> tuple[int, Path]:

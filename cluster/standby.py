@@ -54,7 +54,7 @@ def _serve(listener: socket.socket, agent: Connection) -> bool:
     """Serves one agent until it is gone; whether another one may come."""
     forked: int | None = None  # a descriptor of the process; its number may be another's after its end
     while True:
-        watched = [listener, agent, *([forked] if forked is not None else [])]
+        watched = [agent, listener if forked is None else forked]
         ready, _, _ = select.select(watched, [], [])
         if forked in ready and forked is not None:
             _tell(agent, _wait(forked))
