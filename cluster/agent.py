@@ -23,7 +23,7 @@ from cluster.slot import Slot, StandbyError, tell
 
 _LOOK_S = 0.1  # between two looks at the verdict; what a process says is heard at once
 _REPORT_S = 1.0
-_CUT_OFF_S = 20.0  # without an answer of the meeting: others go on without this host by then
+_CUT_OFF_S = 30.0  # without an answer of the meeting: others go on without this host by then
 _DUMPS_S = 5.0  # to write down what its threads are doing
 _ENDS_S = 5.0  # from SIGKILL to the end of a process
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.*)$', re.MULTILINE)

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from cluster.clues import Clues, failure_lines
 from cluster.meeting import Call, Cause, Limits, Meeting, Report, Verdict
 
-_TICK_S = 0.05
+_LOOK_S = 0.25
 
 
 @ray.remote(num_cpus=0)
@@ -28,6 +28,8 @@ class Channel:
     def __init__(self, clues: Clues, limits: Limits) -> None:
         self._arrived = asyncio.Event()
         self._lines: list[str] = []
+        self._moved = asyncio.Event()  # a new one for each thing that happens
+        self._looking: asyncio.Task[None] | None = None
         self._meeting = Meeting(
             limits, clues.saved, self._say, lambda causes, hosts: failure_lines(causes, hosts, clues)
         )
@@ -62,12 +64,16 @@ class Channel:
         return self._meeting.mistake, self._meeting.given_up, self._meeting.result
 
     async def begin_group(self, size: int) -> int:
-        return self._meeting.begin_group(size)
+        self._looking = self._looking or asyncio.create_task(self._look())
+        group = self._meeting.begin_group(size)
+        self._move()
+        return group
 
     async def lose(self, causes: Mapping[int, Cause]) -> bool:
         """Ray found agents dead; whether the launch goes on."""
         self._meeting.fail(self._meeting.group, causes, time.time())
         self._meeting.settle(time.time())
+        self._move()
         return not self._meeting.is_over
 
     async def leave(self, why: str) -> None:
@@ -80,21 +86,23 @@ class Channel:
 
     async def arrive(self, group: int, rank: int, host: str, address: str) -> Call | None:
         """Waits for the other agents of the group; the next attempt, or None where there is none any more."""
-        self._meeting.arrive(group, rank, host, address, time.monotonic(), time.time())
-        while group == self._meeting.group and not self._meeting.is_over:
-            if self._meeting.verdict is Verdict.GO_ON and self._meeting.has_begun(rank):
-                return self._meeting.call()
-            await asyncio.sleep(_TICK_S)
+        meeting = self._meeting
+        meeting.arrive(group, rank, host, address, time.monotonic(), time.time())
+        self._move()
+        while group == meeting.group and not meeting.is_over:
+            if meeting.has_begun(rank):
+                return meeting.call()
+            await self._moved.wait()
         return None
 
     async def verdict(self, group: int, attempt: int) -> tuple[Verdict, bool]:
         """Waits until the attempt ends; how, and whether for want of steps."""
         meeting = self._meeting
-        while (group, attempt) == (meeting.group, meeting.attempt) and meeting.verdict is Verdict.GO_ON:
-            meeting.look(time.monotonic(), time.time())
-            await asyncio.sleep(_TICK_S)
-        same = (group, attempt) == (meeting.group, meeting.attempt)
-        return (meeting.verdict if same else Verdict.AGAIN), meeting.hangs
+        while (group, attempt) == (meeting.group, meeting.attempt):
+            if meeting.verdict is not Verdict.GO_ON:
+                return meeting.verdict, meeting.hangs
+            await self._moved.wait()
+        return Verdict.AGAIN, False
 
     async def hear(self, group: int, rank: int, report: Report) -> bool:
         """What an agent says of its process; whether the function is asked to stop."""
@@ -103,13 +111,29 @@ class Channel:
 
     async def done(self, group: int, rank: int, result: Any) -> None:
         self._meeting.done(group, rank, result)
+        self._move()
 
     async def err(self, message: str) -> None:
         self._meeting.err(message)
+        self._move()
 
     async def fail(self, group: int, rank: int, cause: Cause, report: Report) -> None:
         self._meeting.hear(group, rank, report, time.monotonic())
         self._meeting.fail(group, {rank: cause}, time.time())
+        self._move()
+
+    def _move(self) -> None:
+        """Wakes all that wait for something to happen."""
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            before = self._meeting.verdict
+            self._meeting.look(time.monotonic(), time.time())
+            if self._meeting.verdict is not before:
+                self._move()
 
 
 class Listener:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cluster.launch import Launched
 
 _GROUP = "MULTIGATE_GROUP"  # the number of an agent's group, in its environment
-_SILENT_S = 20.0  # an agent that does not answer for so long is ended; Ray's own are ten minutes
+_SILENT_S = 30.0  # an agent that does not answer for so long is ended; Ray's own are ten minutes
 _POLL_S = 0.25  # how often the controller asks the workers; Ray's own 2 seconds are waited at the end of every run
 
 

@@ -15,7 +15,7 @@ from cluster.worker import Fault
 
 STOPPED_S = 6.0
 """A process that was stopped (SIGSTOP) for as long as this is lost; a shorter stop is none."""
-SILENT_S = 12.0
+SILENT_S = 20.0
 """An agent that was not heard for as long as this is lost. Agents import nothing large and compute nothing."""
 _LOST_PEER = re.compile(
     "connection closed by peer|connection reset|broken pipe|socket timeout|connect.* (refused|timed? ?out)"
