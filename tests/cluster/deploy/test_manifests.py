@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,17 @@ def test_scripts_are_well_formed(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     for module in re.findall(r"python -m ([\w.]+)", script.read_text()):
         assert list(ROOT.glob(module.replace(".", "/") + "*")), module
+
+
+def test_a_runtime_environment_installs_the_same() -> None:
+    """As `pip install -c constraints.txt -e ".[train]" ./embeddings/fbgemm_cpu`, from the copy of the folder."""
+    packages = yaml.safe_load((DEPLOY / "runtime_env.yaml").read_text())["pip"]["packages"]
+    copy = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+    assert packages == [
+        f"-c {copy}/constraints.txt",
+        f"{copy}/embeddings/fbgemm_cpu",
+        f"multigate[train] @ file://{copy}",
+    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "multigate"
+    assert "train" in project["optional-dependencies"]
