@@ -50,7 +50,7 @@ class Cluster:
     def __init__(self, joined: Switch, folder: Path, cpus: int, environment: Mapping[str, str]) -> None:
         self._switch, self._folder, self._cpus = joined, folder, cpus
         self.hosts: list[Host] = []
-        self._cut: set[int] = set()  # their numbers
+        self._unfit: list[Host] = []  # cut off or drained
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -89,23 +89,24 @@ class Cluster:
 
     def cut(self, host: Host) -> None:
         self._switch.cut(host)
-        self._cut.add(host.number)
+        self._unfit.append(host)
 
     def mend(self, host: Host) -> None:
         self._switch.mend(host)
-        self._cut.discard(host.number)
 
     def repair(self) -> None:
-        """All hosts are up, as they were at first; one that was cut off is started anew."""
+        """All hosts are up, as they were at first; one that was cut off or drained is started anew."""
+        for host in self._unfit:
+            host.kill()
+            self.mend(host)
+        self._unfit = []
         for host in self.hosts:
-            if host.number in self._cut:
-                host.kill()
-                self.mend(host)
             if not host.is_up():
                 self.boot(host)
 
     def drain(self, host: Host, deadline_s: int) -> None:
         """Tells Ray that the host will be taken away after so many seconds. Returns at once."""
+        self._unfit.append(host)
         raylet = next(process for process in host.processes() if "/raylet/raylet " in process.command)
         node = re.findall(r"--node_id=(\w+)", raylet.command)[0]
         told = [f"--address={self.address}", f"--node-id={node}", f"--deadline-remaining-seconds={deadline_s}"]

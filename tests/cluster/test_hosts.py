@@ -103,10 +103,10 @@ def test_ranks_on_three_hosts_train_what_two_on_one_do(cluster: Cluster, tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_host_killed_and_a_host_cut_off_change_no_bit(cluster: Cluster, tmp_path: Path) -> None:
-    """Two workers and a spare host, so that there are always two."""
-    steps = 400
+    """Two workers and a spare host, so that there are always two; evaluations leave time for a host to come back."""
+    steps = 240
     options = ("launch.workers=2", f"training.max_steps={steps}", "checkpoint.delta_every_s=0.5")
-    run = Run(cluster, tmp_path, *options)
+    run = Run(cluster, tmp_path, *options, "training.evaluate_every=4", "data.generate.validation_rows=8000")
     run.wait(lambda: run.step > 20)
     lost = next(host for host in run.hosts() if host.number)
     lost.kill()
@@ -135,6 +135,10 @@ def test_hosts_that_go_and_come_cost_no_step(cluster: Cluster, tmp_path: Path) -
     run.wait_for_new_step(workers=2)
     cluster.boot(cluster[2])
     run.wait_for_new_step(workers=3)
+    cluster.drain(cluster[2], deadline_s=30)
+    run.wait_for_new_step(workers=2)
+    assert cluster[2] not in run.hosts()
+    assert len(re.findall("^failure ", run.screen, re.M)) == 1  # a planned change is none
     cluster.signal_to(run.job, signal.SIGTERM)
     stopped = re.search(r"stopped at step (\d+), which is saved", run.finish(code=1))
     assert stopped, run.screen
