@@ -6,23 +6,21 @@ Shapes: see `forward_pass`.
 import copy
 import logging
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch._export.serde.serialize import serialize
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
 from trainer.export import older_torch
 from trainer.export.forward_pass import ForwardPass
+from trainer.export.graph_passes import add_biases_apart, see_through_cats
 from trainer.serving.signature import Weight
 
 log = logging.getLogger(__name__)
-_END = 2**63 - 1  # of a slice that ends with its tensor
-_WHOLE = (0, 0, _END)  # dim, start and end of a slice, where they are left out
 _COMPILE: dict[str, dict[str, Any]] = {
     "avx512": {"cpp.dynamic_threads": True, "cpp.march": "x86-64-v4", "cpp.simdlen": 512},
     "avx2": {"cpp.dynamic_threads": True, "cpp.march": "x86-64-v3", "cpp.simdlen": 256},
@@ -63,36 +61,8 @@ def trace(forward: ForwardPass, weights: Sequence[Weight], device: str) -> Expor
         )
     assert not exported.state_dict, list(exported.state_dict)
     assert not exported.constants, f"the top makes tensors from numbers, {list(exported.constants)}; use arange"
-    _see_through_cats(exported.graph_module)
+    see_through_cats(exported.graph_module)
     return exported
-
-
-def _see_through_cats(graph: fx.GraphModule) -> None:
-    """What takes whole blocks back out of blocks side by side, as a top does that computes on the tables' vectors
-    alone, gets the blocks: copying them there and back costs as much as a matrix product."""
-    aten = torch.ops.aten
-    for node in list(graph.graph.nodes):
-        if node.target is not aten.slice.Tensor:
-            continue
-        source, dim, start, end = cast(tuple[fx.Node, int, int, int], (*node.args, *_WHOLE[len(node.args) - 1 :]))
-        if start == 0 and end == _END:
-            node.replace_all_uses_with(source)
-        elif dim == 1 and source.target is aten.cat.default and source.args[1:] == (1,):
-            blocks = _blocks_between(cast(Sequence[fx.Node], source.args[0]), start, end)
-            if blocks:
-                with graph.graph.inserting_before(node):
-                    found = blocks[0] if len(blocks) == 1 else graph.graph.call_function(aten.cat.default, (blocks, 1))
-                found.meta.setdefault("val", node.meta["val"])
-                node.replace_all_uses_with(found)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _blocks_between(blocks: Sequence[fx.Node], start: int, end: int) -> list[fx.Node]:
-    """Those of `blocks` side by side that fill the columns [start, end); none if it cuts one."""
-    edges = [0, *accumulate(block.meta["val"].shape[1] for block in blocks)]
-    end = min(end, edges[-1])
-    return list(blocks[edges.index(start) : edges.index(end)]) if {start, end} <= set(edges) else []
 
 
 def save_graph(exported: ExportedProgram, path: Path) -> None:
@@ -106,12 +76,14 @@ def compile_graph(exported: ExportedProgram, path: Path, instructions: str) -> s
     """Compiles with AOTInductor into `path`, in 10 to 30 s. Returns why not, where that cannot be done.
 
     Args:
+        exported: is changed, to what is compiled well.
         instructions: a key of `_COMPILE`.
     """
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
+    add_biases_apart(exported.graph_module)
     try:
         get_cpp_compiler()
         with older_torch.compiling(_COMPILE[instructions]) as known:
