@@ -6,6 +6,7 @@ feature by feature: the sums of a row's bags then lie side by side, as the top w
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +38,14 @@ def group_inputs(columns: Columns, group: Group, batch: int) -> list[npt.NDArray
     bags = [columns.sparse[name] for name in group.features]
     for name, bag in zip(group.features, bags, strict=True):
         _check_shapes(name, bag, batch)
-    first_rows, rows = np.array(group.first_rows), np.array(group.rows)
+    starts, ends = _bounds(group.first_rows, group.rows)
     if all(bag.is_scalar for bag in bags):
-        values = np.stack([bag.values for bag in bags], axis=1)
-        if (values.view(np.uint64) >= rows.view(np.uint64)).any():  # a negative one is very large
+        values = np.concatenate([bag.values for bag in bags]).reshape(len(bags), batch)
+        if (values.view(np.uint64) >= ends[:, None]).any():  # a negative one is very large
             _refuse_outside(group, bags)
-        inputs: list[npt.NDArray] = [(values + first_rows).reshape(-1), np.ones(values.shape, np.int32)]
+        by_row = np.empty((batch, len(bags)), np.int64)
+        np.add(values.T, starts, out=by_row)
+        inputs: list[npt.NDArray] = [by_row.reshape(-1), np.ones(by_row.shape, np.int32)]
         order = None
     else:
         lengths = np.stack([bag.lengths for bag in bags]).astype(np.int32, copy=False)
@@ -52,13 +55,19 @@ def group_inputs(columns: Columns, group: Group, batch: int) -> list[npt.NDArray
             raise ValueError(f"{group.features[int(np.argmax(is_wrong))]}: its lengths do not fit its number of IDs")
         values = np.concatenate([bag.values for bag in bags])
         order = slice(None) if batch == 1 else _row_by_row(lengths)
-        if (values.view(np.uint64) >= np.repeat(rows, counts).view(np.uint64)).any():
+        if (values.view(np.uint64) >= np.repeat(ends, counts)).any():
             _refuse_outside(group, bags)
-        inputs = [(values + np.repeat(first_rows, counts))[order], np.ascontiguousarray(lengths.T)]
+        inputs = [(values + np.repeat(starts, counts))[order], np.ascontiguousarray(lengths.T)]
     if group.weighted:
         weights = np.concatenate([bag.all_weights for bag in bags])
         inputs.append(weights.reshape(len(bags), batch).T.reshape(-1) if order is None else weights[order])
     return inputs
+
+
+@lru_cache(maxsize=256)
+def _bounds(first_rows: tuple[int, ...], rows: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Both as arrays [F], which take longer to make than a row takes to check."""
+    return np.array(first_rows, np.int64), np.array(rows, np.uint64)
 
 
 def _row_by_row(lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -70,7 +79,7 @@ def _row_by_row(lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 
 def _check_shapes(name: str, bag: Bags, batch: int) -> None:
-    if bag.lengths.shape != (batch,) or (bag.is_scalar and len(bag.values) != batch):
+    if len(bag.lengths) != batch or (bag.is_scalar and len(bag.values) != batch):
         raise ValueError(f"{name}: lengths {bag.lengths.shape} do not fit {batch} rows of {len(bag.values)} IDs")
     if bag.weights is not None and bag.weights.shape != bag.values.shape:
         raise ValueError(f"{name}: {bag.weights.shape} weights for {len(bag.values)} IDs")
