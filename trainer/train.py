@@ -13,6 +13,7 @@ from configs.schema import Config
 from embeddings.dense_gradients import Word
 from trainer.due import NEVER, calendar_of, due_after
 from trainer.link_clock import LinkClock
+from trainer.ranks.agreement import Agreement
 from trainer.run.logs import open_attempt
 from trainer.run.position import Position
 from trainer.run.run_directory import RunDirectory
@@ -39,6 +40,7 @@ def train(config: Config, worker: Worker) -> dict[str, Any]:
         end, stopped = fit(session)
         if not stopped:
             session.evaluations.finish()
+        session.report.slow_rank(Agreement().gather(worker.node))
         session.report.line(session.goodput.finish())
         tasks = {} if stopped else session.evaluations.tasks
     dist.barrier()  # no rank leaves while another still talks to it

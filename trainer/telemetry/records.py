@@ -6,13 +6,14 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trainer.telemetry.curves import TaskCurves
 from trainer.telemetry.gates import GateUse
 from trainer.telemetry.memory import Memory
 from trainer.telemetry.metrics import TaskValues
+from trainer.telemetry.slow_rank import ratio
 
 SKIPPED_STEPS = "steps/skipped"  # the tag, in StepRecord.extra
 
@@ -34,6 +35,7 @@ class StepRecord:
     eta_seconds: float | None
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     gates: Mapping[str, GateUse] = field(default_factory=dict)
+    own_seconds: Sequence[float] = ()  # of each rank: without waiting for others; empty where not measured
     extra: Mapping[str, float] = field(default_factory=dict)  # tag -> value, from other parts of the run
 
     kind = "train"
@@ -50,6 +52,8 @@ class StepRecord:
         }
         if self.memory.gpu is not None:
             values["memory/gpu_gib"] = self.memory.gpu
+        if len(self.own_seconds) > 1:
+            values["speed/slowest_rank"] = ratio(self.own_seconds)
         values |= {f"learning_rate/{name}": rate for name, rate in self.learning_rates.items()}
         return values | _gate_scalars(self.gates) | dict(self.extra)
 

@@ -3,7 +3,7 @@
 The other ranks put them nowhere.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +15,8 @@ from models.describe import describe
 from trainer.run.run_directory import RunDirectory
 from trainer.telemetry.console import eval_table, step_line
 from trainer.telemetry.metrics_file import Evaluated, MetricsFile
-from trainer.telemetry.records import EvalRecord, Record, to_json
+from trainer.telemetry.records import EvalRecord, Record, StepRecord, to_json
+from trainer.telemetry.slow_rank import SlowRank
 
 if TYPE_CHECKING:
     from trainer.telemetry.tensorboard import TensorBoard
@@ -30,6 +31,7 @@ class Report:
         self._rank = rank
         self.tensorboard = _tensorboard(run, resume_step) if rank == 0 else None
         self._metrics = MetricsFile(run.metrics, resume_step) if rank == 0 else None
+        self._slow_rank = SlowRank()
 
     def line(self, text: str) -> None:
         if self._rank == 0:
@@ -49,6 +51,13 @@ class Report:
         self.line(eval_table(record) if isinstance(record, EvalRecord) else step_line(record))
         self.tensorboard.write(record)
         self._metrics.write(to_json(record))
+        if isinstance(record, StepRecord) and record.own_seconds:
+            self._slow_rank.add(record.own_seconds)
+
+    def slow_rank(self, hosts: Sequence[str]) -> None:
+        """Names the rank that the others have waited for, if there is one. hosts: by rank."""
+        if line := self._slow_rank.line(hosts):
+            self.line(line)
 
     def last_evaluation(self, tasks: Collection[str]) -> Evaluated | None:
         """The last evaluation that earlier attempts reported, up to where this one begins. On rank 0."""

@@ -13,6 +13,7 @@
     speed/examples_per_second         both        rows over all ranks
     speed/step_ms                     train       mean time of a step
     speed/data_wait_share             train       share of the time spent waiting for batches, worst rank
+    speed/slowest_rank                train       own part of a step, without waiting: slowest over median rank
     memory/rss_gib, host_gib, gpu_gib train       of the process, its machine or container, its GPU; worst rank
     learning_rate/GROUP               train       dense and sparse
     gate_entropy/LEVEL/GATE           both        mean over rows, 1: all experts alike, 0: always one

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from configs.schema import TaskConfig
 from trainer.ranker import Outputs
-from trainer.ranks.collectives import Group, max_over_ranks, sum_over_ranks
+from trainer.ranks.collectives import Group, gather_over_ranks, sum_over_ranks
 from trainer.telemetry.curves import task_curves
 from trainer.telemetry.gates import GateTelemetry
 from trainer.telemetry.memory import Memory, measure
 from trainer.telemetry.metrics import TaskMetrics, TaskValues
 from trainer.telemetry.records import EvalRecord, StepRecord
+from trainer.telemetry.slow_rank import awake_seconds
 
 
 class TrainingWindow:
@@ -42,7 +43,7 @@ class TrainingWindow:
         self._steps = 0
         self._wait = 0.0  # the reader's total when the window began
         self._pace: float | None = None  # smoothed seconds a step
-        self._began = time.perf_counter()
+        self._began, self._awake = time.perf_counter(), awake_seconds()
 
     def add(self, outputs: Outputs) -> None:
         """Take in one step of this rank."""
@@ -78,9 +79,10 @@ class TrainingWindow:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time in here (an evaluation) does not count as training."""
-        left = time.perf_counter()
+        left, awake = time.perf_counter(), awake_seconds()
         yield
         self._began += time.perf_counter() - left
+        self._awake += awake_seconds() - awake
 
     def record(
         self,
@@ -99,7 +101,7 @@ class TrainingWindow:
         totals = sum_over_ranks(self._totals, self.group).tolist()  # waits for the device: time is exact now
         objective, rows, sound = totals
         seconds = time.perf_counter() - self._began
-        seconds, wait, memory = self._worst(seconds, wait_seconds - self._wait)
+        seconds, wait, memory, own = self._worst(seconds, wait_seconds - self._wait)
         return StepRecord(
             step=step,
             total_steps=self.total_steps,
@@ -114,17 +116,19 @@ class TrainingWindow:
             eta_seconds=self._eta(step, seconds / self._steps),
             learning_rates=dict(learning_rates),
             gates=gates,
+            own_seconds=own,
             extra=dict(extra or {}),
         )
 
-    def _worst(self, seconds: float, wait: float) -> tuple[float, float, Memory]:
-        """Each the largest over ranks; limits are this rank's."""
-        memory = measure(self.device)
-        mine = [seconds, wait, memory.rss, memory.host, memory.gpu or 0.0]
-        worst = torch.tensor(mine, dtype=torch.float64, device=self.device)
-        seconds, wait, rss, host, gpu = max_over_ranks(worst, self.group).tolist()
+    def _worst(self, seconds: float, wait: float) -> tuple[float, float, Memory, tuple[float, ...]]:
+        """Each the largest over ranks, and of each rank its own part; limits are this rank's."""
+        memory, own = measure(self.device), awake_seconds() - self._awake + wait
+        mine = [seconds, wait, memory.rss, memory.host, memory.gpu or 0.0, own]
+        of_ranks = gather_over_ranks(torch.tensor(mine, dtype=torch.float64, device=self.device), self.group)
+        seconds, wait, rss, host, gpu, _ = of_ranks.max(0).values.tolist()
         on_gpu = memory.gpu is not None
-        return seconds, wait, Memory(rss, host, memory.host_limit, gpu if on_gpu else None, memory.gpu_limit)
+        memory = Memory(rss, host, memory.host_limit, gpu if on_gpu else None, memory.gpu_limit)
+        return seconds, wait, memory, () if on_gpu else tuple(of_ranks[:, -1].tolist())
 
     def _eta(self, step: int, step_seconds: float) -> float | None:
         self._pace = step_seconds if self._pace is None else 0.7 * self._pace + 0.3 * step_seconds
@@ -135,7 +139,7 @@ class TrainingWindow:
         self._metrics.restart()
         self._gates.restart()
         self._totals.zero_()
-        self._steps, self._wait, self._began = 0, wait_seconds, time.perf_counter()
+        self._steps, self._wait, self._began, self._awake = 0, wait_seconds, time.perf_counter(), awake_seconds()
 
 
 class Evaluation:
