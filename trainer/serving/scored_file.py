@@ -5,6 +5,7 @@ It lies in a local folder or in an object store; what is in it, beside the mark 
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainer.data.dataset.source import Source, file_url
 PREFIX = "predicted_"
 MARK = b"multigate.score"  # in the footer of what `score` wrote: JSON of bundle, input, tasks and a digest
 _ARGUMENT = "OUT, the last argument,"
+_MOST_COPIED, _COPIED_AT_A_TIME = 5 << 30, 16 << 20  # bytes
 
 
 class ScoredFile:
@@ -86,13 +88,28 @@ class ScoredFile:
                 pq.ParquetWriter(sink, schema, write_page_checksum=True) as writer,
             ):
                 yield writer
-            filesystem.move(draft, self._folder.path(self._name))
+            self._rename(draft)
         except BaseException as error:
             with suppress(OSError):  # what failed first is reported
                 filesystem.delete_file(draft)
             if isinstance(error, OSError | pa.ArrowException):
                 raise UserError(f"{self.place} cannot be written: {error}\nGive {_ARGUMENT} another place.") from error
             raise
+
+    def _rename(self, draft: str) -> None:
+        """Object stores copy what is renamed, and S3 copies no object above 5 GiB in one request, which is all that
+        Arrow knows (S3FileSystem::CopyFile): such a draft is read and written once more."""
+        filesystem, path = self._folder.filesystem, self._folder.path(self._name)
+        if filesystem.type_name != "s3" or filesystem.get_file_info(draft).size <= _MOST_COPIED:
+            filesystem.move(draft, path)
+            return
+        try:
+            with filesystem.open_input_stream(draft) as source, filesystem.open_output_stream(path) as sink:
+                shutil.copyfileobj(source, sink, _COPIED_AT_A_TIME)
+        except BaseException:
+            filesystem.delete_file(path)  # closing it has made an object of a part
+            raise
+        filesystem.delete_file(draft)
 
 
 def digest_of(schema: pa.Schema) -> xxhash.xxh3_128:

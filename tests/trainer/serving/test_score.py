@@ -299,11 +299,13 @@ def test_scores_go_to_an_object_store(bundle, data, tmp_path, monkeypatch):
         with pytest.raises(UserError, match="row 30: column 'price' is nan"):
             score_files(str(bundle.folder), [str(data / "day=2")], store.url("/scores/failed"))
         assert not [path for path in there() if "failed" in path]
-        (one,) = score_files(
-            str(bundle.folder), [str(data / "day=1" / "part-0.parquet")], store.url("/scores/a.parquet")
-        )
-        assert one == f"s3://{BUCKET}/scores/a.parquet"
-        assert f"{BUCKET}/scores/a.parquet" in there()
+        for most in (5 << 30, 0):  # bytes that S3 copies in one request: beyond, a file is read and written anew
+            monkeypatch.setattr("trainer.serving.scored_file._MOST_COPIED", most)
+            url, already = store.url(f"/scores/{most}.parquet"), set(there())
+            (one,) = score_files(str(bundle.folder), [str(data / "day=1" / "part-0.parquet")], url)
+            assert one == f"s3://{BUCKET}/scores/{most}.parquet"
+            assert {*there()} - already == {f"{BUCKET}/scores/{most}.parquet"}
+            assert pq.read_table(one.removeprefix("s3://"), filesystem=files).equals(pq.ParquetFile(local[0]).read())
 
 
 def test_scores_go_where_fsspec_knows_the_way(bundle, data):
