@@ -12,6 +12,7 @@ from models.build import top_of
 from tests.trainer.export import exported_runs
 from tests.trainer.export.exported_runs import DENSE, make_run, rows
 from trainer.export.calibration import Calibration, Labelled, calibrated, fit, quality, report
+from trainer.export.onnx import onnx_predictions
 from trainer.export.parity import ParityError
 from trainer.export.write import export
 from trainer.serving.bundle import Bundle
@@ -100,8 +101,12 @@ def test_the_card_says_what_it_did(both):
 def test_onnx_has_it_too(config, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    settings = {**LOOSE, "calibration": BOTH, "format": "onnx"}  # compared by ONNX Runtime with the program
-    assert (export(config.training.run_dir, str(tmp_path / "b"), settings=settings) / "model.onnx").exists()
+    settings = {**LOOSE, "calibration": BOTH, "format": "onnx", "scores": {"rank": "click ** 0.5 * like"}}
+    bundle = Bundle(export(config.training.run_dir, str(tmp_path / "b"), settings=settings))
+    columns = bundle.columns(pq.read_table(f"{config.data.root}/validation/part-0.parquet"), "rows")
+    found = onnx_predictions(bundle.folder, bundle.signature.groups, bundle.signature.dense_width, columns)
+    np.testing.assert_allclose(found, bundle.score(columns), atol=1e-5)
+    np.testing.assert_allclose(found[:, 3], found[:, 0] ** 0.5 * found[:, 1], atol=1e-5)
 
 
 def test_a_program_that_calibrates_otherwise_is_refused(config, tmp_path, monkeypatch):

@@ -20,12 +20,14 @@ def no_compiler():
 def test_onnx_runtime_predicts_the_same(tmp_path):
     """Weighted bags, means, tables of both widths, side towers, empty bags; one row and many."""
     config = make_run(tmp_path, tasks={"click": {"tower_features": ["age", "vector"]}, "watch": {"loss": "mse"}})
-    bundle = Bundle(export(config.training.run_dir, settings={"format": "onnx"}))
+    settings = {"format": "onnx", "scores": {"rank": "click ** 0.6 * 2 + watch"}}
+    bundle = Bundle(export(config.training.run_dir, settings=settings))
     assert {"model.onnx", "model.onnx.data"} <= set(bundle.signature.files)
     for count in (1, 2, 300):
         columns = bundle.columns(rows(300).slice(0, count), "rows")
         found = onnx_predictions(bundle.folder, bundle.signature.groups, bundle.signature.dense_width, columns)
         np.testing.assert_allclose(found, bundle.score(columns), atol=1e-5)
+        np.testing.assert_allclose(found[:, 2], found[:, 0] ** 0.6 * 2 + found[:, 1], atol=1e-5)
     assert "`ids.tables.fp32.8`, feature 0" in (bundle.folder / "README.md").read_text()
 
 
