@@ -53,6 +53,8 @@ def counts_of(
 def _of_lists(array: pa.Array, limit: int | None) -> tuple[int, int, int]:
     if isinstance(array, pa.ListArray | pa.LargeListArray) and not array.null_count:
         lengths = np.diff(array.offsets.to_numpy())
+    elif isinstance(array, pa.FixedSizeListArray) and not array.null_count:
+        lengths = np.full(len(array), array.type.list_size)
     else:
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
     clipped = 0 if limit is None else int(np.maximum(lengths.astype(np.int64) - limit, 0).sum())

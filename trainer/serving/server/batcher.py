@@ -85,20 +85,21 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _take(self) -> list[Waiting]:
-        """The oldest call, and those behind it that can be joined, up to the rows of one batch."""
+        """The oldest call, and those behind it that can be joined, up to the rows of one batch. What calls share is
+        no work for their rows."""
         first = self._waiting.popleft()
-        taken, count, passed = [first], first.call.rows, []
+        taken, count, passed = [first], first.call.whole_rows, []
         version, kind = first.version, first.call.kind
         while self._waiting and count < self._max_rows and len(passed) < 64:
             one = self._waiting.popleft()
-            fits = count + one.call.rows <= self._max_rows
+            fits = count + one.call.whole_rows <= self._max_rows
             if one.version is version and fits and (one.call.kind is kind or one.call.kind == kind):
                 taken.append(one)
-                count += one.call.rows
+                count += one.call.whole_rows
             else:
                 passed.append(one)
         self._waiting.extendleft(reversed(passed))
-        self.rows_waiting -= count
+        self.rows_waiting -= sum(call.call.rows for call in taken)
         return taken
 
     def _score(self, taken: Sequence[Waiting]) -> None:

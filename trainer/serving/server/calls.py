@@ -28,6 +28,11 @@ class Call(Protocol):
         ...
 
     @property
+    def whole_rows(self) -> int:
+        """Of how many rows without shared columns the call brings the values."""
+        ...
+
+    @property
     def kind(self) -> Any:
         """Calls of equal kinds can be joined."""
         ...
@@ -49,6 +54,11 @@ class ColumnCall:
     def rows(self) -> int:
         """R."""
         return self.count
+
+    @property
+    def whole_rows(self) -> int:
+        """See `Call`."""
+        return 1 + (self.count - 1) * (len(self.columns) - len(self.shared)) // len(self.columns)
 
     @cached_property
     def kind(self) -> Any:
@@ -93,6 +103,11 @@ class BytesCall:
     @property
     def rows(self) -> int:
         """R."""
+        return self.layout.rows
+
+    @property
+    def whole_rows(self) -> int:
+        """All."""
         return self.layout.rows
 
     @property

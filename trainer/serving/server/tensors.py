@@ -248,19 +248,22 @@ def dtype_of(name: str, datatype: str) -> np.dtype:
 
 def _texts(name: str, data: bytes | memoryview, count: int) -> pa.Array:
     """BYTES: each element is its length in four bytes, little-endian, and then itself."""
-    starts, place = [], 4
-    size_of, last = struct.Struct("<I").unpack_from, len(data) - 4
-    while place <= last + 4 and len(starts) < count:
-        starts.append(place)
-        place += 4 + size_of(data, place - 4)[0]
-    if len(starts) < count or place - 8 > last:
-        whole = len(starts) - (place - 8 > last)
+    ends, place = [], 0
+    size_of = struct.Struct("<I").unpack_from
+    try:
+        for _ in range(count):
+            place += 4 + size_of(data, place)[0]
+            ends.append(place)
+    except struct.error:
+        place = len(data) + 1
+    if place > len(data):
+        whole = sum(end <= len(data) for end in ends)
         raise UserError(f"input {name!r} ends in the middle of element {whole} of {count}")
-    if place - 8 < last:
-        raise UserError(f"input {name!r} has {last - place + 8} bytes after its {count} elements")
-    offsets = np.array([*starts, place], np.int64) - 4 * np.arange(1, count + 2)
+    if place < len(data):
+        raise UserError(f"input {name!r} has {len(data) - place} bytes after its {count} elements")
+    offsets = np.array([0, *ends], np.int64) - 4 * np.arange(count + 1)
     is_text = np.ones(len(data), np.bool_)
-    is_text[(np.array(starts, np.int64)[:, None] - np.arange(1, 5)).reshape(-1)] = False
+    is_text[(np.array([0, *ends[:-1]], np.int64)[: len(ends), None] + np.arange(4)).reshape(-1)] = False
     elements = np.frombuffer(data, np.uint8)[is_text]
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(elements)]
     found = pa.Array.from_buffers(pa.large_string(), count, buffers)

@@ -198,6 +198,21 @@ def test_waiting_requests_share_a_call(bundle):
     assert (counted.rows, counted.batches, batcher.rows_waiting) == (17, 2 + 3, 0)
 
 
+def test_what_calls_share_is_no_work_for_their_rows(bundle):
+    version, batcher = version_of(bundle), Batcher(ServeConfig(rows_per_call=16))
+    shared = {name: value for name, value in json_rows(1)[0].items() if name != "price"}
+    body = json.dumps({"shared": shared, "rows": [{"price": float(price)} for price in range(16)]}).encode()
+
+    async def send():
+        return await asyncio.gather(*(batcher.predict(version, read_rows(version, body)) for _ in range(4)))
+
+    first, *others = asyncio.run(send())
+    for found in others:
+        np.testing.assert_allclose(found, first, atol=1e-6)
+    counted = Totals(*version.counters.values[: len(dataclasses.fields(Totals))])
+    assert (counted.rows, counted.batches, batcher.rows_waiting) == (64, 1, 0)
+
+
 def test_a_call_whose_time_is_up(bundle):
     results, _, _ = run_all(bundle, ServeConfig(), [1, 600], timeout_s=1e-9)
     assert [result.status for result in results] == [504, 504]
