@@ -37,14 +37,15 @@ ROWS_EACH, CLIENTS, RATE = 32, 400, 1200
 
 
 @contextmanager
-def ours(bundle: Path, work: Path) -> Iterator[tuple[str, str, int]]:
-    """This server: (URL, HOST:PORT, its parent's pid)."""
+def ours(bundle: Path, work: Path, config: Path | None = None) -> Iterator[tuple[str, str, int]]:
+    """This server: (URL, HOST:PORT, its parent's pid). config: whose section `serve` it takes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "trainer", "serve", str(bundle), "--http-port", str(port), "--name", "ranker"]
     with (work / "ours.log").open("wb+") as log:
-        process = subprocess.Popen([*command, "--grpc-port", "0"], cwd=ROOT, stderr=log)
+        given = ["--config", str(config)] if config else []
+        process = subprocess.Popen([*command, "--grpc-port", "0", *given], cwd=ROOT, stderr=log)
         try:
             while b"gRPC" not in (work / "ours.log").read_bytes():
                 if process.poll() is not None:
