@@ -64,7 +64,9 @@ def run(folder: Path) -> Path:
 
 def test_a_killed_worker_changes_nothing(run: Path, folder: Path) -> None:
     screen = (folder / "screen").read_text()
-    told = re.search(r"^rank 1 on [\d.]+ failed after step (\d+): its process was killed, .*\((.*)\)$", screen, re.M)
+    told = re.search(
+        r"^rank 1 on [\d.]+ failed after step (\d+): its process was ended by signal 9 .*\((.*)\)$", screen, re.M
+    )
     assert told, screen
     assert int(told[1]) >= 20
     assert told[2] == str(run / "logs/attempt_1/rank_1.log")
