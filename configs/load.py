@@ -6,17 +6,19 @@ Reading and merging are in `configs.merge`, the checks across sections in `confi
 import copy
 from collections.abc import Sequence
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from configs.checks import check
 from configs.errors import UserError
-from configs.merge import escape, read
+from configs.merge import COMMAND_LINE, escape, read, read_settings
 from configs.mistakes import from_pydantic, key_path, models_at
 from configs.schema import Config
 from configs.yaml_source import Mistake, Origin, Path, Source, scalar
+
+S = TypeVar("S", bound=BaseModel)
 
 
 def load_config(path: str | FilePath, overrides: Sequence[str] = (), tops: Sequence[str] = ()) -> Config:
@@ -32,6 +34,21 @@ def load_config(path: str | FilePath, overrides: Sequence[str] = (), tops: Seque
     if mistakes or config is None:
         raise UserError(_report(str(path), source, mistakes))
     return config
+
+
+def load_section(name: str, kind: type[S], overrides: Sequence[str]) -> S:
+    """The section `name` of a command that needs no run: what `overrides` (`name.key=value`) say, and defaults.
+
+    Raises:
+        UserError: every mistake of the overrides, one a line.
+    """
+    values = read_settings(overrides)
+    try:
+        return kind.model_validate(values.get(name, {}))
+    except ValidationError as error:
+        mistakes = from_pydantic(error, (name,), kind)
+        lines = [f"{COMMAND_LINE}: {'.'.join(mistake.path)} {mistake.message}" for mistake in mistakes]
+        raise UserError("\n".join([*lines, "Correct it; nothing was started."])) from None
 
 
 def dump_config(config: Config) -> str:

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from configs.load import dump_config, load_config
+from configs.load import dump_config, load_config, load_section
 from configs.merge import read
 from configs.schema import Config
+from configs.serve_config import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -345,3 +346,14 @@ def test_presets_load_and_are_short(path: Path) -> None:
     config = load_config(path)
     assert config.training.run_dir.endswith(f"runs/{path.stem}")
     assert len(path.read_text().splitlines()) <= 90
+
+
+def test_a_section_alone_has_all_its_mistakes_named() -> None:
+    section = load_section("serve", ServeConfig, ["serve.request_log=/logs", "serve.processes=2"])
+    assert (section.request_log, section.processes) == ("/logs", 2)
+    with pytest.raises(UserError) as error:
+        load_section("serve", ServeConfig, ["serve.tokn=3", "serve.max_body_mib=much"])
+    first, second, advice = str(error.value).splitlines()
+    assert "serve.max_body_mib" in first
+    assert "serve.tokn unknown key" in second
+    assert advice == "Correct it; nothing was started."

@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from configs.load import load_config
+from configs.errors import UserError
+from configs.load import load_config, load_section
 from configs.serve_config import ServeConfig
 from trainer.commands.options import SkipChecksums
 from trainer.commands.screen import say
 
 Bundles = Annotated[
-    list[str], typer.Argument(metavar="BUNDLE...", help="Folders that `export` wrote; NAME=FOLDER names one's model.")
+    list[str],
+    typer.Argument(
+        metavar="BUNDLE... [serve.KEY=VALUE]...",
+        help="Folders that `export` wrote; NAME=FOLDER names one's model. serve.KEY=VALUE are settings.",
+    ),
 ]
 
 
@@ -25,8 +30,12 @@ def serve(
     skip_checksums: SkipChecksums = False,
 ) -> None:
     """Answer requests with BUNDLEs: Open Inference Protocol over HTTP and gRPC, JSON rows, a page to try it."""
-    settings = load_config(config).serve if config else ServeConfig()
+    overrides = [text for text in bundles if text.startswith("serve.") and "=" in text]
+    bundles = [text for text in bundles if text not in overrides]
+    settings = load_config(config, overrides).serve if config else load_section("serve", ServeConfig, overrides)
     options = {"host": host, "port": http_port, "grpc_port": grpc_port, "name": name}
+    if not bundles:
+        raise UserError("serve needs a bundle\nGive the folder that `python -m trainer export RUN` wrote.")
     given = {key: value for key, value in options.items() if value is not None}
     from trainer.serving.server.serve import serve as serve_bundles
 
