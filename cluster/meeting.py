@@ -172,6 +172,8 @@ class Meeting:
             self.result = result
         if len(self._done) == self._size and self.verdict is Verdict.GO_ON:
             self.verdict = Verdict.LEAVE if self.leaving and not self.stops else Verdict.OVER
+            if self.verdict is Verdict.LEAVE and (step := self._step()) is not None:
+                self.said(f"saved up to step {step:,}: beginning again from there")
 
     def err(self, message: str) -> None:
         """A rank met a mistake of the user's, which no new attempt mends."""
@@ -189,6 +191,10 @@ class Meeting:
                 self._failed[rank] = cause
         if self.verdict is Verdict.GO_ON:
             self.verdict = Verdict.AGAIN
+
+    def _step(self) -> int | None:
+        """Steps done in this attempt, if any rank has told."""
+        return max((report.step for report in self._reports.values() if report.step is not None), default=None)
 
     def look(self, now: float, wall: float) -> None:
         """Finds ranks that are stopped, silent, or without a step for too long; to be called once in a while."""
@@ -222,9 +228,8 @@ class Meeting:
         first = min(cause.weight for cause in self._failed.values())
         causes = {rank: cause for rank, cause in self._failed.items() if cause.weight == first}
         blamed = min(causes)
-        steps = [report.step for report in self._reports.values() if report.step is not None]
-        host, step = self._hosts.get(blamed, "?"), max(steps, default=None)
-        self.faults.append(Fault(blamed, host, step, causes[blamed].text, self._failed_at or wall))
+        host = self._hosts.get(blamed, "?")
+        self.faults.append(Fault(blamed, host, self._step(), causes[blamed].text, self._failed_at or wall))
         lines = self.describe(causes, self._hosts)
         self._first = self._first or lines
         self._failed.clear()
