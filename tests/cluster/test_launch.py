@@ -104,6 +104,7 @@ def test_what_fails_again_and_again_ends_with_its_first_cause(tmp_path: Path) ->
     assert "ValueError: fault 1 (" in str(e.value)
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_user_s_is_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         launched(functions.mistaken, None, tmp_path)

@@ -5,6 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cluster.worker import Worker
 from configs.schema import Config
 from tests.trainer.test_train import small
@@ -25,6 +27,7 @@ def train_slowly(config: Config, worker: Worker) -> None:
     train(config, replace(worker, node=f"host-{worker.rank}", beat=burn))
 
 
+@pytest.mark.slow
 def test_the_rank_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
     config = small(str(tmp_path / "data"), tmp_path / "run", "training.max_steps=8", "training.log_every=4")
     prepare_run(config, resume=False, overwrite=False, say=lambda line: None)

@@ -71,7 +71,8 @@ def test_it_stops_two_steps_later_whatever_is_logged_and_ends_bit_for_bit_the_sa
     assert records(tmp_path / "stopped") == records(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("world_size", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [1, 2])
 def test_amid_an_evaluation_it_stops_too_and_makes_it_when_it_resumes(
     data: str, tmp_path: Path, world_size: int
 ) -> None:

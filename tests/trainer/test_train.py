@@ -82,6 +82,7 @@ def test_numbers_of_workers_train_the_same(data: str, tmp_path: Path) -> None:
     assert gauc == pytest.approx([gauc[0]] * 3, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_numbers_of_workers_draw_the_same(data: str, tmp_path: Path) -> None:
     """Dropout and both kinds of noise belong to rows, not to workers."""
     options = ("training.max_steps=20", "model.dropout=0.2", "model.gate_noise=0.5", "model.gate_dropout=0.2")
@@ -160,6 +161,7 @@ def test_a_command_that_is_repeated_starts_resumes_and_leaves_alone_what_has_end
     assert ended_at(config) is None, "killed before its last evaluation"
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_costs_no_training(data: str, tmp_path: Path) -> None:
     train_on(small(data, tmp_path / "first", "training.max_steps=1"), 1)  # generates the data, if no test did before
     copied = shutil.copytree(data, tmp_path / "data")

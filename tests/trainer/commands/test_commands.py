@@ -89,7 +89,8 @@ def test_evaluate_counts_every_row_once(run: Path, folder: Path) -> None:
         assert tasks["click"][metric] == pytest.approx(last[f"{metric}/click"], rel=1e-5)
 
 
-def test_a_bundle_scores_files(run: Path, folder: Path) -> None:
+def test_a_bundle_scores_files(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/no/such/compiler")  # compiled bundles are tested where they are written
     call("export", run, "--out", folder / "bundle")
     files = sorted((folder / "data" / "validation").rglob("*.parquet"))
     call("score", folder / "bundle", *files, folder / "scores")

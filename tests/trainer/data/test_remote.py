@@ -95,7 +95,7 @@ def test_a_fault_while_the_manifest_is_built(store: ObjectStore, manifest: Manif
     assert build_manifest(store.url("/data"), "train") == manifest
 
 
-@pytest.mark.parametrize("on_error", ["fail", "quarantine"])
+@pytest.mark.parametrize("on_error", ["fail", pytest.param("quarantine", marks=pytest.mark.slow)])
 def test_an_outage_is_waited_out(store: ObjectStore, manifest: Manifest, on_error: str) -> None:
     store.is_down = True
     threading.Timer(5, setattr, (store, "is_down", False)).start()
@@ -110,7 +110,7 @@ def test_an_outage_is_waited_out_while_the_manifest_is_built(store: ObjectStore,
     assert build_manifest(store.url("/data"), "train", timeout_s=30) == manifest
 
 
-@pytest.mark.parametrize("on_error", ["fail", "quarantine"])
+@pytest.mark.parametrize("on_error", [pytest.param("fail", marks=pytest.mark.slow), "quarantine"])
 def test_a_long_outage_is_nobodys_mistake(store: ObjectStore, manifest: Manifest, on_error: str) -> None:
     """The worker group starts again; no row is skipped for good."""
     store.is_down = True
