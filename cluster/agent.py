@@ -178,7 +178,7 @@ class _Attempt:
             return
         kind, value = self._outcome or ("died", _death(code, self._slot))
         if kind == "done":
-            ray.get(self._channel.done.remote(self._place.group, self._place.rank, value, self._report()))
+            ray.get(self._channel.done.remote(self._place.group, self._place.rank, value))
         elif kind == "mistake":
             ray.get(self._channel.err.remote(value))
         else:

@@ -109,8 +109,7 @@ class Channel:
         self._meeting.hear(group, rank, report, time.monotonic())
         return self._meeting.stops or bool(self._meeting.leaving)
 
-    async def done(self, group: int, rank: int, result: Any, report: Report) -> None:
-        self._meeting.hear(group, rank, report, time.monotonic())
+    async def done(self, group: int, rank: int, result: Any) -> None:
         self._meeting.done(group, rank, result)
         self._move()
 

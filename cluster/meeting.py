@@ -172,8 +172,6 @@ class Meeting:
             self.result = result
         if len(self._done) == self._size and self.verdict is Verdict.GO_ON:
             self.verdict = Verdict.LEAVE if self.leaving and not self.stops else Verdict.OVER
-            if self.verdict is Verdict.LEAVE and (step := self._step()) is not None:
-                self.said(f"saved up to step {step:,}: beginning again from there")
 
     def err(self, message: str) -> None:
         """A rank met a mistake of the user's, which no new attempt mends."""

@@ -85,7 +85,6 @@ def leaving(folder: str, worker: Worker) -> tuple[str, int]:
     Path(folder, "kill an agent").touch()
     while not worker.stops():
         time.sleep(0.05)
-    worker.beat(1240)
     saved.touch()
     return "stopped", 0
 
