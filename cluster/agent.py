@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from cluster import told_to_go
-from cluster.calling import Order
+from cluster.calling import Order, Place
 from cluster.meeting import Call, Cause, Report, Verdict
 from cluster.slot import Slot, StandbyError, tell
 
@@ -25,26 +25,12 @@ _LOOK_S = 0.1  # between two looks at the verdict; what a process says is heard 
 _REPORT_S = 1.0
 _CUT_OFF_S = 30.0  # without an answer of the meeting: others go on without this host by then
 _DUMPS_S = 5.0  # to write down what its threads are doing
-_ENDS_S = 5.0  # from SIGKILL to the end of a process
+_ENDS_S = 30.0  # from SIGKILL to the end of a process, which gives back its memory first
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.*)$', re.MULTILINE)
 
 
 class LeavingError(Exception):
     """The processes have saved and ended, and Ray is to place the group anew. No failure."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Of an agent in its group."""
-
-    group: int
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    host: str
-    device: str
-    cuda_index: int
 
 
 @dataclass(frozen=True)
@@ -88,21 +74,7 @@ class _Attempt:
     def __init__(self, task: Task, place: Place, channel: Any, slot: Slot, call: Call) -> None:
         self._task, self._place, self._channel, self._slot, self._call = task, place, channel, slot, call
         path, self._board = slot.new_board()
-        self._order = Order(
-            payload=task.payload,
-            rank=place.rank,
-            world_size=place.world_size,
-            local_rank=place.local_rank,
-            local_world_size=place.local_world_size,
-            node=place.host,
-            device=place.device,
-            cuda_index=place.cuda_index,
-            address=call.address,
-            timeout_s=task.timeout_s,
-            faults=call.faults,
-            board=path,
-            stacks=slot.stacks,
-        )
+        self._order = Order(task.payload, place, call.address, task.timeout_s, call.faults, path, slot.stacks)
         self._process: int | None = None
         self._has_ended = self._is_unwanted = False
         self._outcome: tuple[str, Any] | None = None

@@ -24,19 +24,26 @@ from configs.errors import Failure, UserError
 _LONGEST = 300  # characters of a cause
 
 
+class Place(NamedTuple):
+    """Of a rank among the others, and of its agent."""
+
+    group: int
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    host: str
+    device: str
+    cuda_index: int
+    """Of the GPU among those that the process sees."""
+
+
 class Order(NamedTuple):
     """What an agent asks of a process."""
 
     payload: bytes
     """The function and its argument, pickled."""
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    node: str
-    device: str
-    cuda_index: int
-    """Of the GPU among those that the process sees."""
+    place: Place
     address: str
     """HOST:PORT where the ranks meet."""
     timeout_s: int
@@ -81,13 +88,14 @@ def call(agent: Connection, *, is_forked: bool) -> None:
 def _outcome(order: Order, board: Board, say: Callable[[str], None]) -> Outcome:
     try:
         function, argument = pickle.loads(order.payload)
+        place = order.place
         worker = Worker(
-            rank=order.rank,
-            world_size=order.world_size,
-            local_rank=order.local_rank,
-            local_world_size=order.local_world_size,
-            node=order.node,
-            device=order.device,
+            rank=place.rank,
+            world_size=place.world_size,
+            local_rank=place.local_rank,
+            local_world_size=place.local_world_size,
+            node=place.host,
+            device=place.device,
             say=say,
             stops=board.stops,
             beat=board.beat,
@@ -116,22 +124,23 @@ def _process_group(order: Order) -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    place = order.place
     host, _, port = order.address.rpartition(":")
     os.environ |= {
         "MASTER_ADDR": host.strip("[]"),
         "MASTER_PORT": port,
-        "RANK": str(order.rank),
-        "WORLD_SIZE": str(order.world_size),
-        "LOCAL_RANK": str(order.local_rank),
-        "LOCAL_WORLD_SIZE": str(order.local_world_size),
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.local_world_size),
     }
-    if order.device == "cuda":
-        torch.cuda.set_device(order.cuda_index)
+    if place.device == "cuda":
+        torch.cuda.set_device(place.cuda_index)
     dist.init_process_group(
-        "nccl" if order.device == "cuda" else "gloo",
+        "nccl" if place.device == "cuda" else "gloo",
         init_method="env://",
-        rank=order.rank,
-        world_size=order.world_size,
+        rank=place.rank,
+        world_size=place.world_size,
         timeout=timedelta(seconds=order.timeout_s),
     )
     yield

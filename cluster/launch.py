@@ -5,9 +5,7 @@ whole group again, on fewer workers if need be, and the function finds its own w
 does that, and what it computes, is its own business.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
@@ -15,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.channel import Channel, Listener
 from cluster.connecting import connect
+from cluster.imports import python_path
 from cluster.meeting import Limits
 from cluster.room import check_room, device_of
 from cluster.signals import call_until_stopped
@@ -92,10 +91,7 @@ def launch(launched: Launched, config: LaunchConfig, show: Callable[[str], None]
 
 def _environment(launched: Launched, launch: LaunchConfig) -> dict[str, str]:
     """Variables of the workers' processes."""
-    # The folders are import packages at the root of the project: workers import them from where the driver did.
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**launched.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": str(launch.cpus_per_worker)}
+    return {**launched.environment, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": str(launch.cpus_per_worker)}
 
 
 def _ask_to_stop(channel: Any, show: Callable[[str], None]) -> None:

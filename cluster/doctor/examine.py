@@ -4,9 +4,7 @@ Each question has a deadline, so that a node that hangs is named and the others 
 come as they are made: whoever reads them can stop.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -25,6 +23,7 @@ from cluster.doctor.on_node import Examiner
 from cluster.doctor.ray_settings import check_ray
 from cluster.doctor.reaching import AT_ONCE, reach_all
 from cluster.doctor.versions import Facts, check_code, check_versions
+from cluster.imports import python_path
 from cluster.room import check_room, device_of
 from configs.doctor_config import DoctorConfig
 from configs.errors import UserError
@@ -57,7 +56,7 @@ def examine(
 
     environment: variables of the workers' processes.
     """
-    environment = {**environment, "PYTHONPATH": _path()}
+    environment = {**environment, "PYTHONPATH": python_path()}
     connection = connect(launch, environment)
     for module in _SENT:
         ray.cloudpickle.register_pickle_by_value(module)
@@ -165,9 +164,3 @@ def _look(
         )
     elif groups and not answers.problems:
         yield Finding("data", "ok", f"{title}: {next(iter(groups))}")
-
-
-def _path() -> str:
-    """As workers of a run get it: this project first."""
-    root = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
