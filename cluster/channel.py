@@ -7,15 +7,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from cluster.clues import Clues, failure_lines
+from cluster.clues import Clues, failure_lines, saved
 from cluster.meeting import Call, Cause, Limits, Meeting, Report, Verdict
 
 _LOOK_S = 0.25
+_GATHER_S = 120.0  # from the first agent that is ready to the last; they are started, or end a process, together
 
 
 @ray.remote(num_cpus=0)
@@ -31,7 +33,7 @@ class Channel:
         self._moved = asyncio.Event()  # a new one for each thing that happens
         self._looking: asyncio.Task[None] | None = None
         self._meeting = Meeting(
-            limits, clues.saved, self._say, lambda causes, hosts: failure_lines(causes, hosts, clues)
+            limits, lambda: saved(clues), self._say, lambda causes, hosts: failure_lines(causes, hosts, clues)
         )
 
     # Lines.
@@ -76,6 +78,12 @@ class Channel:
         self._move()
         return not self._meeting.is_over
 
+    async def fail_to_start(self, cause: Cause) -> bool:
+        """Ray could not start new agents; whether the launch goes on."""
+        self._meeting.fail_to_start(cause, time.time())
+        self._meeting.settle(time.time())
+        return not self._meeting.is_over
+
     async def leave(self, why: str) -> None:
         """Has the function save and return; Ray then places the group anew."""
         if not self._meeting.leaving:
@@ -85,14 +93,22 @@ class Channel:
     # The agents' side.
 
     async def arrive(self, group: int, rank: int, host: str, address: str) -> Call | None:
-        """Waits for the other agents of the group; the next attempt, or None where there is none any more."""
+        """Waits for the other agents of the group; the next attempt, or None where there is none any more.
+
+        Raises:
+            TimeoutError: some did not come. Ray then ends them all, and starts a new group.
+        """
         meeting = self._meeting
         meeting.arrive(group, rank, host, address, time.monotonic(), time.time())
         self._move()
+        end = time.monotonic() + _GATHER_S
         while group == meeting.group and not meeting.is_over:
             if meeting.has_begun(rank):
                 return meeting.call()
-            await self._moved.wait()
+            if time.monotonic() > end:
+                missing = ", ".join(map(str, meeting.missing()))
+                raise TimeoutError(f"no agent of rank {missing} came within {_GATHER_S:.0f} s")
+            await self._next(end)
         return None
 
     async def verdict(self, group: int, attempt: int) -> tuple[Verdict, bool]:
@@ -121,6 +137,11 @@ class Channel:
         self._meeting.hear(group, rank, report, time.monotonic())
         self._meeting.fail(group, {rank: cause}, time.time())
         self._move()
+
+    async def _next(self, end: float) -> None:
+        """Waits for the next thing to happen, but not beyond `end`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), max(0.0, end - time.monotonic()))
 
     def _move(self) -> None:
         """Wakes all that wait for something to happen."""

@@ -29,7 +29,10 @@ def failure_lines(causes: Mapping[int, Cause], hosts: Mapping[int, str], clues: 
 
     hosts: rank -> where it ran.
     """
-    progress = clues.progress()
+    try:
+        progress = clues.progress()
+    except OSError:  # of the storage, which may be what failed
+        progress = ""
     when = f" {progress}" if progress else ""
     lines = []
     for rank in sorted(causes)[:_SHOWN]:
@@ -38,3 +41,11 @@ def failure_lines(causes: Mapping[int, Cause], hosts: Mapping[int, str], clues: 
     if len(causes) > _SHOWN:
         lines.append(f"and {len(causes) - _SHOWN:,} more ranks with them")
     return lines
+
+
+def saved(clues: Clues) -> str | None:
+    """What is saved by now; None where the storage does not say."""
+    try:
+        return clues.saved()
+    except OSError:
+        return None

@@ -23,17 +23,19 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
-from ray.train.v2._internal.execution.failure_handling.default import RETRYABLE_CONTROLLER_ERRORS
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from cluster import told_to_go
-from cluster.agent import Place, Task, follow
+from cluster.agent import Task, follow
+from cluster.calling import Place
 from cluster.failures import cause_of, is_leaving
+from cluster.meeting import Cause
 from cluster.scaling import Places
 from configs.schema import LaunchConfig
 
@@ -240,8 +242,11 @@ class _Failures(FailurePolicy):
             causes = {rank: cause_of(error) for rank, error in errors.items() if not is_leaving(error)}
             goes_on = ray.get(self._channel.lose.remote(causes))
             return FailureDecision.RETRY if goes_on else FailureDecision.RAISE
-        if isinstance(training_failed_error, ControllerError) and isinstance(
-            training_failed_error.controller_failure, RETRYABLE_CONTROLLER_ERRORS
-        ):
+        failure = getattr(training_failed_error, "controller_failure", None)
+        if isinstance(failure, WorkerGroupStartupTimeoutError):
+            self._channel.say.remote(f"no room for {failure.num_workers} workers by now: waiting for hosts")
             return FailureDecision.RETRY
+        if isinstance(failure, WorkerGroupStartupFailedError):
+            goes_on = ray.get(self._channel.fail_to_start.remote(Cause(f"its agent did not start: {failure}", True)))
+            return FailureDecision.RETRY if goes_on else FailureDecision.RAISE
         return FailureDecision.RAISE

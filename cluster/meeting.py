@@ -79,13 +79,13 @@ class Meeting:
     """Of the agents of one launch.
 
     Attributes:
-        saved: tells what is saved by now: a text that changes with it.
+        saved: tells what is saved by now: a text that changes with it, or None where that is not known.
         said: takes the lines that a fault is worth.
         describe: the lines of a fault, from causes and hosts by rank.
     """
 
     limits: Limits
-    saved: Callable[[], str]
+    saved: Callable[[], str | None]
     said: Callable[[str], None]
     describe: Callable[[Mapping[int, Cause], Mapping[int, str]], list[str]]
     faults: list[Fault] = field(default_factory=list)
@@ -148,6 +148,10 @@ class Meeting:
         """Whether the attempt has begun for which this rank arrived."""
         return self.attempt > 0 and rank not in self._arrived
 
+    def missing(self) -> list[int]:
+        """Ranks whose agents have not arrived for the next attempt."""
+        return [rank for rank in range(self._size) if rank not in self._arrived]
+
     @property
     def is_over(self) -> bool:
         return self.given_up is not None or self.mistake is not None
@@ -194,6 +198,11 @@ class Meeting:
         """Steps done in this attempt, if any rank has told."""
         return max((report.step for report in self._reports.values() if report.step is not None), default=None)
 
+    def fail_to_start(self, cause: Cause, wall: float) -> None:
+        """Ray could not start the agents of a new group."""
+        self._is_settled = False
+        self.fail(self.group, {0: cause}, wall)
+
     def look(self, now: float, wall: float) -> None:
         """Finds ranks that are stopped, silent, or without a step for too long; to be called once in a while."""
         if self.verdict is not Verdict.GO_ON or not self.attempt or not self._heard:
@@ -220,9 +229,9 @@ class Meeting:
         if not self._failed:
             return
         saved = self.saved()
-        if saved != self._saved_at_failure:
-            self._failures, self._first = 0, []
-        self._failures, self._saved_at_failure = self._failures + 1, saved
+        if saved is not None and saved != self._saved_at_failure:
+            self._failures, self._first, self._saved_at_failure = 0, [], saved
+        self._failures += 1
         first = min(cause.weight for cause in self._failed.values())
         causes = {rank: cause for rank, cause in self._failed.items() if cause.weight == first}
         blamed = min(causes)

@@ -7,7 +7,7 @@ to save and return first, and what a host that joins needs is started there befo
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,7 @@ class Places(ScalingPolicy):
         self._channel, self._task, self._is_private = channel, task, is_private
         self._looked_for_drains = self._looked_for_joins = 0.0
         self._short_since: float | None = None
+        self._is_waiting = False
         self._warming: list[Any] = []
         self._warm_since = 0.0
 
@@ -61,9 +62,17 @@ class Places(ScalingPolicy):
         if room == self.scaling_config.max_workers:
             return self._resize(room)
         now = time.monotonic()
-        self._short_since = self._short_since or now
-        if room >= self.scaling_config.min_workers and now - self._short_since >= _FREED_S:
-            return self._resize(room)
+        if self._short_since is None:
+            self._short_since = now
+        if now - self._short_since >= _FREED_S:
+            least = self.scaling_config.min_workers
+            if room >= least:
+                return self._resize(room)
+            if not self._is_waiting:
+                self._is_waiting = True
+                self._channel.say.remote(
+                    f"there is room for {room} workers, launch.min_workers={least}: waiting for hosts"
+                )
         time.sleep(_TICK_S)
         return NoopDecision()
 
@@ -88,11 +97,11 @@ class Places(ScalingPolicy):
 
     def on_controller_start_worker_group(self, *, scaling_config: ScalingConfig, num_workers: int) -> Any:
         """Keeps off hosts that do not answer, while Ray still waits for them."""
-        lost = [] if self._is_private else [node["NodeID"] for node in _nodes() if not _answers(node)]
+        lost = [] if self._is_private else [node for node, answers in _nodes().items() if not answers]
         return {"ray.io/node-id": f"!in({','.join(lost)})"} if lost else None
 
     def _resize(self, workers: int) -> ResizeDecision:
-        self._short_since = None
+        self._short_since, self._is_waiting = None, False
         return ResizeDecision(num_workers=workers, resources_per_worker=self._need())
 
     def _need(self) -> dict[str, float]:
@@ -102,14 +111,9 @@ class Places(ScalingPolicy):
     def _room(self) -> dict[str, int]:
         """Node -> how many agents more it can carry. Nodes that go, or do not answer, carry none."""
         going, free = state.state.get_draining_nodes(), state.available_resources_per_node()
-        nodes = [node for node in _nodes() if node["NodeID"] not in going]
-        with ThreadPoolExecutor(len(nodes) or 1) as knocking:
-            answers = list(knocking.map(_answers, nodes))
-        need = self._need()
+        need, nodes = self._need(), _nodes()
         return {
-            node["NodeID"]: _times(free.get(node["NodeID"], {}), need)
-            for node, answered in zip(nodes, answers, strict=True)
-            if answered
+            node: _times(free.get(node, {}), need) for node, answers in nodes.items() if answers and node not in going
         }
 
     def _leave_hosts_that_go(self, group: WorkerGroupState) -> None:
@@ -144,8 +148,12 @@ def _warm_here(task: Task, local_rank: int) -> None:
     warm(task.launch, ray.util.get_node_ip_address(), local_rank, task.modules, _WARM_S)
 
 
-def _nodes() -> Iterable[Mapping[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+def _nodes() -> dict[str, bool]:
+    """Node that Ray takes for alive -> whether it answers."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    with ThreadPoolExecutor(len(nodes) or 1) as knocking:
+        answers = list(knocking.map(_answers, nodes))
+    return {node["NodeID"]: answered for node, answered in zip(nodes, answers, strict=True)}
 
 
 def _answers(node: Mapping[str, Any]) -> bool:

@@ -87,11 +87,14 @@ class Slot:
         self.prepare()
         assert self._control is not None
         line = _connected(self.path)
-        if line is None:
-            self.drop(self._control)
-            raise StandbyError(self.last_words())
-        line.send(order)
-        return line, self._control
+        try:
+            if line is not None:
+                line.send(order)
+                return line, self._control
+        except OSError:
+            pass  # it ended just then
+        self.drop(self._control)
+        raise StandbyError(self.last_words())
 
     def renew(self) -> None:
         """The standby carries out the order itself: another one begins to import, for the next order."""

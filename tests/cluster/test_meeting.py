@@ -148,6 +148,34 @@ def test_processes_that_are_asked_to_leave_have_a_new_group_without_a_failure() 
     assert (run.meeting.attempt, run.meeting.faults, run.meeting.leaving) == (2, [], "")
 
 
+def test_groups_that_cannot_be_started_are_failures_too() -> None:
+    run = Run(2, max_failures=2)
+    run.arrive()
+    run.fail({1: KILLED})
+    run.meeting.settle(0)
+    for count in (2, 3):
+        run.meeting.fail_to_start(Cause("no package", True), 0)
+        run.meeting.settle(0)
+        assert len(run.meeting.faults) == count
+    assert run.meeting.given_up is not None
+
+
+def test_where_the_storage_does_not_say_what_is_saved_failures_add_up() -> None:
+    run = Run(1, max_failures=2)
+    run.arrive()
+    for saved in ("step 1", None, "step 1"):
+        run.meeting.saved = lambda saved=saved: saved
+        run.fail({0: BUG})
+        run.arrive()
+    assert run.meeting.given_up is not None
+
+
+def test_it_is_known_whose_agent_has_not_come() -> None:
+    run = Run(3)
+    run.meeting.arrive(run.group, 1, "host", "10.0.0.1:1", 0, 0)
+    assert run.meeting.missing() == [0, 2]
+
+
 def test_agents_of_an_older_group_change_nothing() -> None:
     run = Run(2)
     run.arrive()
