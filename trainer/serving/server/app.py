@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from trainer.serving.server import describe, openapi, page, predict, v2
-from trainer.serving.server.body import ClientGoneError, read_body
+from trainer.serving.server.body import ClientGoneError, drop_rest, read_body
 from trainer.serving.server.host import Host
 from trainer.serving.server.metrics import prometheus_text
 from trainer.serving.server.models import Version
-from trainer.serving.server.refusals import RefusedError, refused
+from trainer.serving.server.refusals import RefusedError, UnreadError, refused
 
 log = logging.getLogger(__name__)
 Headers = dict[bytes, bytes]
@@ -39,6 +39,7 @@ class Answer(NamedTuple):
     body: bytes
     kind: bytes = _JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    is_early: bool = False  # the request's body is not read to its end, and the connection ends with this answer
 
 
 class App:
@@ -62,7 +63,11 @@ class App:
             answer = _refusal(refused(error, mistake), error)
         sent = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": sent})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body, "more_body": answer.is_early})
+        if answer.is_early:
+            await drop_rest(receive, self._settings)
+            await send({"type": "http.response.body"})
 
     async def _answer(self, method: str, path: str, headers: Headers, receive: Any) -> Answer:
         if self._token is not None and path not in _OPEN:
@@ -202,6 +207,7 @@ def _refusal(refusal: RefusedError | None, error: Exception) -> Answer:
     headers: list[tuple[bytes, bytes]] = []
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
-    if refusal.status in (408, 413):  # what is left of the body is not read
+    is_early = isinstance(refusal, UnreadError)
+    if is_early:
         headers.append((b"connection", b"close"))
-    return Answer(refusal.status, orjson.dumps({"error": text}), _JSON, tuple(headers))
+    return Answer(refusal.status, orjson.dumps({"error": text}), _JSON, tuple(headers), is_early)

@@ -1,15 +1,17 @@
 """The body of an HTTP request: all of it, or why not. It may be too long, come too slowly, or be compressed."""
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from configs.serve_config import ServeConfig
-from trainer.serving.server.refusals import RefusedError
+from trainer.serving.server.refusals import RefusedError, UnreadError
 
 Receive = Callable[[], Awaitable[Any]]
 _WINDOWS = {b"gzip": 31, b"deflate": 47}  # zlib's names of the formats: 47 finds out
+_QUIET_S = 1.0  # a refused client that sends nothing for as long has stopped
 
 
 class ClientGoneError(Exception):
@@ -26,13 +28,28 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, settings: 
     limit = settings.max_body_mib << 20
     length = headers.get(b"content-length", b"0")
     if len(length) > 12 or int(length) > limit:
-        raise _too_long(settings)
+        raise UnreadError(*_too_long(settings))
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             body = await _read(receive, limit, settings)
     except TimeoutError:
-        raise RefusedError(408, f"the body did not come within {settings.body_timeout_s:g} s") from None
+        raise UnreadError(408, f"the body did not come within {settings.body_timeout_s:g} s") from None
     return body if encoding == b"identity" else _decompressed(body, _WINDOWS[encoding], limit, settings)
+
+
+async def drop_rest(receive: Receive, settings: ServeConfig) -> None:
+    """Reads what a client that was refused still sends: until it stops, for no longer than a body may take.
+
+    To close at once would leave bytes unread, and the kernel resets such a connection: a client that sends all before
+    it reads would see the reset in place of the answer (RFC 9112, 9.6).
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.body_timeout_s):
+            while True:
+                async with asyncio.timeout(_QUIET_S):
+                    message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
 
 
 async def _read(receive: Receive, limit: int, settings: ServeConfig) -> bytes:
@@ -43,7 +60,7 @@ async def _read(receive: Receive, limit: int, settings: ServeConfig) -> bytes:
             raise ClientGoneError
         part, is_last = message.get("body", b""), not message.get("more_body", False)
         if len(body) + len(part) > limit:  # a chunked body does not say its length
-            raise _too_long(settings)
+            raise UnreadError(*_too_long(settings))
         if is_last and not body:
             return part
         body += part
@@ -51,8 +68,8 @@ async def _read(receive: Receive, limit: int, settings: ServeConfig) -> bytes:
             return bytes(body)
 
 
-def _too_long(settings: ServeConfig) -> RefusedError:
-    return RefusedError(413, f"the body is longer than {settings.max_body_mib} MiB\nSend fewer rows per request.")
+def _too_long(settings: ServeConfig) -> tuple[int, str]:
+    return 413, f"the body is longer than {settings.max_body_mib} MiB\nSend fewer rows per request."
 
 
 def _decompressed(body: bytes, window: int, limit: int, settings: ServeConfig) -> bytes:
@@ -62,7 +79,7 @@ def _decompressed(body: bytes, window: int, limit: int, settings: ServeConfig) -
     except zlib.error as error:
         raise RefusedError(400, f"the body cannot be decompressed: {error}") from None
     if len(plain) > limit:
-        raise _too_long(settings)
+        raise RefusedError(*_too_long(settings))
     if not reader.eof:
         raise RefusedError(400, "the compressed body ends too early")
     return plain

@@ -16,6 +16,10 @@ class RefusedError(Exception):
         self.status, self.retry_after_s = status, retry_after_s
 
 
+class UnreadError(RefusedError):
+    """A request that is turned away before its body is read to the end: its connection ends with the answer."""
+
+
 def refused(error: Exception, mistake: int) -> RefusedError | None:
     """`error` as a refusal; None if it is a fault of the server. mistake: status for what the client did wrong."""
     if isinstance(error, RefusedError):
