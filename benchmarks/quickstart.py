@@ -15,11 +15,13 @@ reads times that the command leaves behind: lines on its screen, files of the ru
     evaluation of the validation part, after each epoch
     end        from the last evaluation until the command has returned
 
-`--json` ends with one object: the median of `total_s`, `<part>_s` of the run of that total, and `cpu_s`: CPU seconds
-of the driver, the workers and all of Ray's other processes, and `examples_per_second` of the median log line.
+`--json` ends with one object: the median of `total_s`, `<part>_s` of the run of that total, `cpu_s`: CPU seconds of
+the driver, the workers (what trains), their agents and Ray's other processes, and `examples_per_second` of the median
+log line.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import subprocess
@@ -36,6 +38,7 @@ from typing import Any
 from trainer.run.lock import LOCK
 from trainer.run.run_directory import RunDirectory
 
+_PR_SET_CHILD_SUBREAPER = 36
 _SAMPLE_S = 0.5  # of CPU times; what a process did after its last sample is not seen
 
 
@@ -86,7 +89,7 @@ def measure(folder: Path, *arguments: str) -> dict[str, Any]:
 def _parts(run: RunDirectory, began: float, ready: float, ended: float) -> dict[str, Any]:
     groups = run.logs / "ray"
     marks = {
-        "config_s": _written(run.path / LOCK),
+        "config_s": _created(run.path / LOCK),
         "prepare_s": _written(run.manifest),
         "ray_s": min(_written(group) for group in groups.iterdir()),
         "workers_s": _written(run.logs / "attempt_1"),
@@ -116,14 +119,23 @@ def _with_steps(records: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int
     return [(record, record["step"] - step) for record, step in zip(records, before, strict=False)]
 
 
+def _created(path: Path) -> float:
+    """For files that are written again and again. Python 3.11 does not tell."""
+    return float(subprocess.check_output(["stat", "--format=%.9W", path]))
+
+
 def _written(path: Path) -> float:
     return path.stat().st_mtime
 
 
 def _watch_cpu(driver: "subprocess.Popen[str]", cpu: dict[int, tuple[str, float]]) -> None:
-    """Role and CPU seconds of the driver and all that it started, as of when each process was seen last."""
+    """Role and CPU seconds of the driver and all that it started, as of when each process was seen last.
+
+    Processes that train are nobody's children (`cluster.standby`): they become ours.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     while driver.returncode is None:
-        for process, seconds in _with_descendants(driver.pid).items():
+        for process, seconds in _descendants(os.getpid()).items():
             with suppress(OSError):
                 command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if not command:  # it has ended, and keeps the role that it had
@@ -132,7 +144,7 @@ def _watch_cpu(driver: "subprocess.Popen[str]", cpu: dict[int, tuple[str, float]
         time.sleep(_SAMPLE_S)
 
 
-def _with_descendants(root: int) -> dict[int, float]:
+def _descendants(root: int) -> dict[int, float]:
     """Process -> its CPU seconds."""
     seconds, children = {}, defaultdict(list)
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -143,11 +155,16 @@ def _with_descendants(root: int) -> dict[int, float]:
     found = [root]
     for process in found:
         found += children[process]
-    return {process: seconds[process] for process in found if process in seconds}
+    return {process: seconds[process] for process in found[1:] if process in seconds}
 
 
 def _role(command: str) -> str:
-    known = {"ray::RayTrainWorker": "workers", "gcs_server": "gcs", "dashboard/agent": "dashboard agent"}
+    known = {
+        "cluster.standby": "workers",
+        "ray::RayTrainWorker": "agents",
+        "gcs_server": "gcs",
+        "dashboard/agent": "dashboard agent",
+    }
     known |= {"runtime_env": "environment agent", "/raylet": "raylet", "ray::": "other actors"}
     known |= {"default_worker": "idle processes"}
     return next((role for part, role in known.items() if part in command), "others")
