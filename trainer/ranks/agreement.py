@@ -4,6 +4,7 @@ A group of its own may be used by a background thread while the training step us
 """
 
 import weakref
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -78,5 +79,5 @@ class AnyRank:
 
 
 def _destroy(group: dist.ProcessGroup) -> None:
-    if dist.is_initialized():  # and if not, it went with the default group
+    with suppress(ValueError):  # it is unknown: it went with its default group, and there may be another by now
         dist.destroy_process_group(group)

@@ -3,6 +3,7 @@
 import gc
 from pathlib import Path
 
+import pytest
 import torch.distributed as dist
 
 from trainer.ranks.agreement import Agreement
@@ -12,6 +13,7 @@ def groups() -> int:
     return len(dist.distributed_c10d._world.pg_map)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_group_goes_with_its_agreement(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
@@ -22,8 +24,14 @@ def test_a_group_goes_with_its_agreement(tmp_path: Path) -> None:
         del agreement
         gc.collect()
         assert groups() == before
-        late = Agreement()
+        late, later = Agreement(), Agreement()
     finally:
         dist.destroy_process_group()
     del late  # its group went with all others
     gc.collect()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        del later
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
