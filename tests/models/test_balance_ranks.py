@@ -5,8 +5,10 @@ import torch
 from torch.multiprocessing.spawn import start_processes
 
 from configs.choices import available
+from tests.fork_server import fork_server
 from tests.models import balance_ranks
 
+fork_server("tests.models.balance_ranks")
 CASES = [("mmoe", balance) for balance in available("models.balance")]
 CASES += [("ple", "pcgrad"), ("shared_bottom", "gradnorm"), ("moe", "cagrad")]
 
@@ -14,7 +16,7 @@ CASES += [("ple", "pcgrad"), ("shared_bottom", "gradnorm"), ("moe", "cagrad")]
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    start_processes(balance_ranks.one_rank, (2, str(folder), CASES), nprocs=2, start_method="spawn")
+    start_processes(balance_ranks.one_rank, (2, str(folder), CASES), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"rank_{rank}.pt") for rank in range(2)]
 
 

@@ -20,12 +20,6 @@ from trainer.export.choose import choose_state
 from trainer.run.folder import Folder
 from trainer.run.run_directory import RunDirectory
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("data") / "feed")
-
-
 OPTIONS = (
     "training.max_steps=60",
     "training.log_every=7",

@@ -21,11 +21,6 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("precision") / "feed")
-
-
-@pytest.fixture(scope="module")
 def plain(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     """The losses in FP32."""
     run_dir = tmp_path_factory.mktemp("plain") / "run"

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from configs.load import load_config
 from configs.schema import Config
 from tests.trainer.test_train import final_metrics, relative, small
@@ -11,11 +9,6 @@ from tests.trainer.workers import losses, train_on
 
 DECAY = "tasks.click.reweight.time_decay={column: row_id, half_life_days: 0.1}"  # row_id as if it were seconds
 BY_LABEL = "tasks.like.reweight.by_label={label: watch_time, growth: linear, cap: 3}"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("reweighting") / "feed")
 
 
 def reweighted(data: str, run_dir: Path, *options: str) -> Config:

@@ -1,11 +1,10 @@
 """Runs `trainer.train.train` on real processes with a gloo group, without Ray: quick, and one can kill them by pid.
 The evaluation of a run's newest checkpoint too.
 
-The processes are forked from a server that has imported torchrec once, which takes ten seconds.
+The processes are forked from a server that has imported torchrec once.
 """
 
 import json
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from cluster.worker import Worker
 from configs.load import load_config
 from configs.schema import Config
+from tests.fork_server import fork_server
 from trainer.prepare import prepare_run
 
 FEW_ROWS = (
@@ -29,8 +29,8 @@ FEW_ROWS = (
 )
 """Overrides that make the quickstart small, and two runs of it equal."""
 
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["trainer.train", "torchrec"])
+# The last two, which a run imports when it comes to them, take another half second of each process.
+FORKSERVER = fork_server("trainer.train", "torchrec", "pandas", "torch.utils.tensorboard")
 
 
 def start_workers(config: Config, world_size: int, *, resume: bool = False) -> list[ForkServerProcess]:

@@ -6,7 +6,6 @@ Processes are forked from a server that has imported torch already, so that star
 import ctypes
 import itertools
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -22,12 +21,12 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from configs.errors import UserError
 from configs.schema import CheckpointConfig
+from tests.fork_server import fork_server
 from trainer.checkpoint.checkpointer import Checkpointer
 from trainer.checkpoint.outcome import CheckpointError
 
 ROWS, WIDTH = 1003, 16
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch.distributed.tensor", "trainer.checkpoint.checkpointer"])
+_context = fork_server("torch.distributed.tensor", "trainer.checkpoint.checkpointer")
 
 
 def full(step, rows=ROWS):

@@ -46,11 +46,6 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("data") / "feed")
-
-
-@pytest.fixture(scope="module")
 def truth(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Tensor]]:
     """Every second step -> all tensors."""
     run_dir = tmp_path_factory.mktemp("truth")

@@ -1,6 +1,5 @@
 """Reading processes are killed at random moments and go on in other numbers: no row is lost, none is met twice."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -10,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import fork_server
 from tests.trainer.data import rows
 from tests.trainer.data.reading_job import read, records
 from trainer.data.dataset.scan import build_manifest
 
 CHECKPOINT_EVERY = 3  # steps: odd, so that no half of the steps is met by every restart
 ROWS = 6000
+FORKSERVER = fork_server("tests.trainer.data.reading_job")
 
 
 def attempt(folder: Path, manifest: dict, data: dict, workers: int, step: int, steps: int, rng: random.Random) -> int:
@@ -23,11 +24,9 @@ def attempt(folder: Path, manifest: dict, data: dict, workers: int, step: int, s
 
     What they saw from there on is forgotten, as a trainer forgets it that goes back to its checkpoint.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.trainer.data.reading_job"])
     logs = [folder / f"rank_{rank}" for rank in range(workers)]
     arguments = [(manifest, data, rank, workers, step, log) for rank, log in enumerate(logs)]
-    processes = [context.Process(target=read, args=each, daemon=True) for each in arguments]
+    processes = [FORKSERVER.Process(target=read, args=each, daemon=True) for each in arguments]
     for process in processes:
         process.start()
     until = step + rng.randrange(steps - step + CHECKPOINT_EVERY if step else steps // 2)  # the first never ends alone

@@ -1,12 +1,12 @@
 """Folders, local and behind a URL, behave alike; small files are replaced at once."""
 
-import multiprocessing
 import os
 import signal
 import time
 
 import pytest
 
+from tests.fork_server import fork_server
 from trainer.run.folder import Folder
 
 
@@ -62,7 +62,7 @@ def rewrite(path):
 
 
 def test_a_reader_never_sees_half_a_file_nor_does_a_crash_leave_one(tmp_path):
-    process = multiprocessing.get_context("forkserver").Process(target=rewrite, args=(tmp_path,), daemon=True)
+    process = fork_server().Process(target=rewrite, args=(tmp_path,), daemon=True)
     process.start()
     while not (tmp_path / "state").exists():
         time.sleep(0.01)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
+from tests.fork_server import fork_server
 from trainer.run.lock import LOCK, locked
 
 BEAT_S = 0.05
-FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER = fork_server()
 
 
 def hold(folder: Path, ready: Connection) -> None:

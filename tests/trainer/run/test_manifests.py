@@ -1,14 +1,15 @@
 """Manifests of a run's parts: kept by several processes at once, an evaluation beside a run."""
 
-import multiprocessing
 from pathlib import Path
 
 import pyarrow as pa
 
+from tests.fork_server import fork_server
 from trainer.data.dataset.manifest import DataFile, Manifest
 from trainer.run.manifests import keep_manifest, read_manifest
 from trainer.run.run_directory import RunDirectory
 
+FORKSERVER = fork_server("trainer.run.manifests")
 PARTS = [f"part{number}" for number in range(6)]
 
 
@@ -22,8 +23,7 @@ def _keep(folder: str, part: str) -> None:
 
 
 def test_none_is_lost_when_processes_keep_theirs_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_keep, args=(str(tmp_path), part)) for part in PARTS]
+    processes = [FORKSERVER.Process(target=_keep, args=(str(tmp_path), part)) for part in PARTS]
     for process in processes:
         process.start()
     for process in processes:

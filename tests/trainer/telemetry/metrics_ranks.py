@@ -1,10 +1,6 @@
-"""One rank of a gloo group that computes metrics over its share of common rows; run by the tests as a process.
-
-python metrics_ranks.py RANK WORLD_SIZE STORE_FILE OUTPUT_JSON
-"""
+"""One rank of a gloo group that computes metrics over its share of common rows; run by the tests as a process."""
 
 import json
-import sys
 
 import numpy as np
 import torch
@@ -52,13 +48,10 @@ def measure(mine: slice) -> dict[str, object]:
 
 
 def main(rank: int, world: int, store: str, output: str) -> None:
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     cuts = np.linspace(0, ROWS, world + 1).astype(int) + np.arange(world + 1) % world * 300  # unequal shares
     with open(output, "w", encoding="utf-8") as file:
         json.dump(measure(slice(cuts[rank], cuts[rank + 1] if rank + 1 < world else ROWS)), file)
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

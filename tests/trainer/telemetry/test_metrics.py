@@ -1,9 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fork_server import fork_server
 from tests.trainer.telemetry import metrics_ranks
 from trainer.telemetry.auc import auc
 from trainer.telemetry.metrics import TaskMetrics
 
-ROOT = Path(__file__).parents[3]
+FORKSERVER = fork_server("tests.trainer.telemetry.metrics_ranks")
 
 
 def batch(rows, tasks=2, seed=0):
@@ -112,14 +109,16 @@ def test_what_is_undefined_is_nan():
 
 
 def run_ranks(world, folder):
-    script, store = str(Path(metrics_ranks.__file__)), str(folder / "store")
     outputs = [folder / f"{rank}.json" for rank in range(world)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen([sys.executable, script, str(rank), str(world), store, str(output)], env=environment)
+        FORKSERVER.Process(target=metrics_ranks.main, args=(rank, world, str(folder / "store"), str(output)))
         for rank, output in enumerate(outputs)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * world
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * world
     return [json.loads(output.read_text()) for output in outputs]
 
 
