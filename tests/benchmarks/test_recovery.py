@@ -12,6 +12,8 @@ from benchmarks.recovery.__main__ import figures, table
 from benchmarks.recovery.fault import PARTS, Recovery, recovery
 from benchmarks.recovery.watch import Watch
 
+LATE = 2.0  # seconds, on a busy machine
+
 
 def step(run: Path, number: int) -> None:
     with (run / "metrics.jsonl").open("a") as file:
@@ -51,11 +53,11 @@ def test_a_fault_lasts_until_a_step_is_new(tmp_path: Path) -> None:
     found = recovery(watch, fault, lambda _: [0.0], limit_s=5)
     watch.close()
     assert found
-    assert found.again == pytest.approx(1.3, abs=0.2)
+    assert 1.25 < found.again < 1.3 + LATE
     assert found.said == ["rank 1 failed"]
     assert tuple(found.parts) == PARTS
-    assert found.parts["found"] == pytest.approx(0.3, abs=0.1)
-    assert found.parts["repeat"] == pytest.approx(0.6, abs=0.1)
+    assert 0.25 < found.parts["found"] < 0.3 + LATE
+    assert 0.55 < found.parts["repeat"] < 0.6 + LATE
     assert sum(found.parts.values()) == pytest.approx(found.again)
 
 

@@ -89,8 +89,8 @@ def test_connections_and_clocks() -> None:
     targets.append({"node": "n", "address": "192.0.2.1", "port": 1, "what": "raylet"})  # for documents: nobody is there
     began = time.monotonic()
     well, refused, silent = reach_all(targets, 1.0)
-    assert time.monotonic() - began < 5
-    assert abs(well["ahead_s"]) < 0.1
+    assert time.monotonic() - began < 20
+    assert abs(well["ahead_s"]) < 1  # half of what the answer took may be counted
     assert refused["problem"] == "Connection refused"
     assert "problem" in silent
     listening.close()

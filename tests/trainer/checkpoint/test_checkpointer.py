@@ -377,14 +377,14 @@ def test_a_mistake_in_the_background_comes_up_at_the_next_call_once(tmp_path, mo
 
 def test_training_waits_for_a_copy_not_for_the_disk(tmp_path):
     big = {"model/table": torch.zeros(3_000_000, 16)}
-    stalls = {}
+    stalls = {True: [], False: []}
     for asynchronous in (True, False):
         checkpointer = Checkpointer(tmp_path / str(asynchronous), CheckpointConfig(asynchronous=asynchronous), {})
         for step in (1, 2):
-            stalls[asynchronous] = checkpointer.save(big, step=step, epoch=0, epoch_step=step)
+            stalls[asynchronous].append(checkpointer.save(big, step=step, epoch=0, epoch_step=step))
             in_flight = find(checkpointer.folder)[0]
             checkpointer.wait()
             assert len(find(checkpointer.folder)[0]) == step
             assert len(in_flight) == (step - 1 if asynchronous else step)
             time.sleep(0.1)
-    assert stalls[True] < stalls[False] / 2
+    assert min(stalls[True]) < min(stalls[False]) / 2

@@ -51,7 +51,7 @@ def test_new_partitions_reach_the_reader_and_the_run_directory(tmp_path: Path) -
 def test_patience_ends(tmp_path: Path) -> None:
     started = time.monotonic()
     assert Waiting(tmp_path, follow_patience_s=0.6).wait() == "end"
-    assert 0.6 <= time.monotonic() - started < 5
+    assert 0.6 <= time.monotonic() - started < 30
 
 
 def test_a_stop_is_heard_between_two_looks(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_stop_is_heard_between_two_looks(tmp_path: Path) -> None:
     threading.Timer(0.5, stop.set).start()
     started = time.monotonic()
     assert waiting.wait(stop.is_set) == "stopped"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_late_files_are_named_once(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def all_of(client):
     return found
 
 
+def first_of(client):
+    """What comes first, or nothing, from one who may hang up with bytes unread."""
+    try:
+        return client.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
 def head_of(length):
     return f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode()
 
@@ -67,7 +75,7 @@ def test_garbage(server, protocol, seed):
         if protocol == "http":
             assert all_of(client).startswith(b"HTTP/1.1 400")
         else:
-            assert b"HTTP/1.1 200" not in client.recv(1000)
+            assert b"HTTP/1.1 200" not in first_of(client)
 
 
 def test_a_gigabyte_is_refused_before_it_is_sent(server):
@@ -89,7 +97,7 @@ def test_a_stream_without_end(server):
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + part * 17)
         assert client.recv(1000).startswith(b"HTTP/1.1 413")
         begin = time.monotonic()
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
             while time.monotonic() < begin + SECONDS + 5:
                 client.sendall(part)
 

@@ -1,5 +1,6 @@
 """What whoever runs a server relies on, by real clients: TLS, a token, limits, deadlines, draining, the way back."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -85,7 +86,8 @@ def test_https_with_a_token(locked, certificate):
 def test_plain_http_on_the_port_of_https_hurts_nobody(locked, certificate):
     with socket.create_connection(tuple(locked.http.split(":")), timeout=10) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200" not in client.recv(1000)
+        with contextlib.suppress(ConnectionResetError):  # it may hang up with bytes unread
+            assert b"200" not in client.recv(1000)
     test_https_with_a_token(locked, certificate)
 
 
@@ -149,7 +151,7 @@ def test_a_call_that_is_too_long(small):
 
 def test_it_drains(folder):
     """It says that it is not ready, answers for a while, then finishes what is open, and takes nothing new."""
-    with running(("ranker", str(folder)), drain_s=1.0) as server:
+    with running(("ranker", str(folder)), drain_s=2.0) as server:
         body = body_of(2)
         slow = http.client.HTTPConnection(server.http, timeout=30)
         slow.putrequest("POST", "/predict")
@@ -160,7 +162,9 @@ def test_it_drains(folder):
             time.sleep(0.01)
         assert ask(server, body)[0] == 200
         assert ask(server, path="/health")[2]["status"] == "stopping"
-        time.sleep(1.3)
+        with pytest.raises(OSError):  # noqa: PT011, PT012
+            while ask(server, path="/health"):
+                time.sleep(0.01)
         slow.send(body[100:])
         assert slow.getresponse().status == 200
         with pytest.raises(OSError, match=r"[Rr]efused|reset"):
