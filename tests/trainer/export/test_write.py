@@ -114,7 +114,7 @@ FEATURES = {
 @pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
 @pytest.mark.usefixtures("no_compiler")
 def test_shapes_of_runs(tmp_path, features):
-    config = make_run(tmp_path, features)
+    config = make_run(tmp_path, features, top="shared_bottom")
     bundle = Bundle(export(config.training.run_dir))
     assert bundle.predict(rows(5)).shape == (5, 2)
     assert bundle.signature.parity.largest_difference <= 1e-6
@@ -139,7 +139,7 @@ def test_without_a_compiler_the_cost_is_said(tmp_path, caplog):
 
 @pytest.mark.usefixtures("no_compiler")
 def test_newer_checkpoint_replaces_the_bundle(tmp_path):
-    config = make_run(tmp_path, DENSE)
+    config = make_run(tmp_path, DENSE, top="shared_bottom")
     target = export(config.training.run_dir, str(tmp_path / "bundle"))
     save(config, step=20)
     with pytest.raises(UserError, match="bundle is there already\n--overwrite replaces it"):
@@ -164,7 +164,7 @@ def test_an_unfinished_file_is_skipped_in_the_parity_check(tmp_path, caplog):
 
 @pytest.mark.usefixtures("no_compiler")
 def test_run_without_its_data_is_exported(tmp_path):
-    config = make_run(tmp_path)
+    config = make_run(tmp_path, DENSE, top="shared_bottom")
     (tmp_path / "data" / "validation" / "part-0.parquet").unlink()
     assert read_signature(export(config.training.run_dir)).parity.data_rows == 0
 
@@ -266,7 +266,7 @@ def test_groups_stack_tables_of_one_kind(compiled):
 
 
 def test_a_bundle_has_the_vocabulary_that_the_run_keeps(tmp_path, no_compiler):
-    config = make_run(tmp_path, features={"tag": SPARSE["tag"]})
+    config = make_run(tmp_path, {"tag": SPARSE["tag"]}, top="shared_bottom")
     keep_vocabularies(RunDirectory(config.training.run_dir), config)
     (tmp_path / "tags.txt").write_text("c\nb\na\n")
     bundle = export(config.training.run_dir)
@@ -292,6 +292,6 @@ def test_a_program_for_shared_columns_that_scores_otherwise_is_refused(tmp_path,
             return super().forward(weights, inputs) + float(self.shared)
 
     monkeypatch.setattr("trainer.export.write_programs.ForwardPass", Wrong)
-    config = make_run(tmp_path)
+    config = make_run(tmp_path, {"user": SPARSE["user"]}, top="shared_bottom")
     with pytest.raises(ParityError, match="trainer and bundle differ by"):
         export(config.training.run_dir)

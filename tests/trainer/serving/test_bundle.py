@@ -7,21 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from torch._inductor import config as inductor
 
 from configs.errors import UserError
-from tests.trainer.export.exported_runs import make_run, rows
+from tests.trainer.export import exported_runs
+from tests.trainer.export.exported_runs import rows
 from trainer.commands.inspect import describe
-from trainer.export.write import export
 from trainer.serving.bundle import Bundle
 from trainer.serving.program import compiled_here, why_not_here
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle")
-    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
-        return export(make_run(folder).training.run_dir)
+    return exported_runs.exported(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture

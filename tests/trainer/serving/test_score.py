@@ -12,21 +12,19 @@ import pyarrow.compute as pc
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
-from torch._inductor import config as inductor
 
 from configs.errors import UserError
 from tests.trainer.data.object_store import BUCKET, object_store
-from tests.trainer.export.exported_runs import make_run, rows
-from trainer.export.write import export
+from tests.trainer.export.exported_runs import DENSE, SPARSE, exported, rows
 from trainer.serving.bundle import Bundle
 from trainer.serving.score import find_inputs, score_files
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle")
-    with inductor.patch({"cpp.cxx": ("/no/such/compiler",)}):
-        return Bundle(export(make_run(folder).training.run_dir))
+    """Of few layers: each call loads it again."""
+    features = {name: SPARSE[name] for name in ("user", "age")} | DENSE
+    return Bundle(exported(tmp_path_factory.mktemp("bundle"), features=features, top="shared_bottom"))
 
 
 @pytest.fixture
