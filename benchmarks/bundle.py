@@ -5,7 +5,8 @@
 
 Weights are those of a run before its first step: times do not depend on their values. All take transformed rows of one
 ID per bag, from memory, and give predictions; on one thread, as a server of one process per core runs them, in turns
-within one process. A call's time is the median. Bundles that are in FOLDER already are measured as they are.
+within one process, each time in another order. A call's time is the median. Bundles that are in FOLDER already are
+measured as they are.
 
     torchrec        EmbeddingBagCollection, then the top, eager
     onnx            the portable form in ONNX Runtime (where that is installed)
@@ -109,12 +110,14 @@ def measure(config: Config, folder: Path, *, prepare_only: bool = False) -> dict
 
 
 def _in_turns(calls: dict[str, Callable[[Columns], Any]], inputs: list[Columns]) -> dict[str, float]:
-    """Median milliseconds of each, after a few calls that do not count."""
+    """Median milliseconds of each, after a few calls that do not count. Each comes after each: what was called before
+    leaves its own weights and code in the processor's caches."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(max(12, min(100, 40_000 // len(inputs[0].dense)))):
-        for name, call in calls.items():
+    random = np.random.default_rng(0)
+    for turn in range(max(12, min(400, 40_000 // len(inputs[0].dense)))):
+        for name in random.permutation(list(calls)).tolist():
             started = time.perf_counter()
-            call(inputs[turn % len(inputs)])
+            calls[name](inputs[turn % len(inputs)])
             if turn >= 4:
                 seconds[name].append(time.perf_counter() - started)
     return {name: 1000 * median(taken) for name, taken in seconds.items()}

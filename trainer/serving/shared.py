@@ -3,7 +3,7 @@
 Which columns are shared is the caller's choice. Features that read shared columns alone have one bag per call, all
 others one per row, and the program for such calls takes for every group of tables:
 
-    values [N], lengths [U], and weights [N] if weighted     all bags, those of rows first
+    values [N], lengths [U], and weights [N] if weighted     all bags, feature by feature
     places [B, F]                                            which bag is whose
 
 then dense [B, D]. B rows, C calls, F features of the group, U bags, N IDs of all of them. `inputs` checks the bags.
@@ -21,7 +21,7 @@ from configs.schema import Feature, SparseFeature, TableConfig
 from embeddings.features.arrow import ones
 from embeddings.features.bags import Bags
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
-from trainer.serving.inputs import group_inputs
+from trainer.serving.inputs import flat_bags
 from trainer.serving.signature import Group
 
 
@@ -44,8 +44,7 @@ class Halves:
         once = {name: feature for name, feature in features.items() if _reads(name, feature) <= shared}
         each = {name: feature for name, feature in features.items() if name not in once}
         self.once, self.each = FeatureTransforms(once, tables), FeatureTransforms(each, tables)
-        self._groups = [(_part(group, each), _part(group, once)) for group in groups]
-        self._widths = [len(group.features) for group in groups]
+        self._groups = groups
         self._dense_spans, self._dense_width = dense_spans, max((end for _, end in dense_spans.values()), default=0)
 
     def inputs(self, once: Columns, each: Columns, call_of_row: npt.NDArray[np.int64]) -> list[Tensor]:
@@ -60,8 +59,8 @@ class Halves:
             ValueError: as `program_inputs`.
         """
         inputs: list[npt.NDArray] = []
-        for (of_rows, of_calls), width in zip(self._groups, self._widths, strict=True):
-            inputs += _group(of_rows, of_calls, width, once, each, call_of_row)
+        for group in self._groups:
+            inputs += _group(group, once, each, call_of_row)
         if self._dense_width:
             inputs.append(self._dense(once, each, call_of_row))
         return [torch.from_numpy(array) for array in inputs]
@@ -84,34 +83,17 @@ def _reads(name: str, feature: Feature) -> set[str]:
     return {feature.column or name} | ({weights} if weights else set())
 
 
-def _part(group: Group, features: Mapping[str, Feature]) -> tuple[Group, list[int]] | None:
-    """Some features of a group and their places in it; None where it has none of them."""
-    places = [place for place, name in enumerate(group.features) if name in features]
-    if not places:
-        return None
-    names = ("features", "first_rows", "rows", "mean")
-    return group.model_copy(update={n: tuple(getattr(group, n)[place] for place in places) for n in names}), places
-
-
-def _group(
-    of_rows: tuple[Group, list[int]] | None,
-    of_calls: tuple[Group, list[int]] | None,
-    width: int,
-    once: Columns,
-    each: Columns,
-    call_of_row: npt.NDArray[np.int64],
-) -> list[npt.NDArray]:
-    """Inputs of one group of `width` features."""
-    batch, first, parts = len(call_of_row), 0, []
-    places = np.empty((batch, width), np.int64)
-    for part, columns, rows in ((of_rows, each, np.arange(batch)), (of_calls, once, call_of_row)):
-        if part is not None:
-            group, own = part
-            parts.append(group_inputs(columns, group, len(columns.dense)))
-            places[:, own] = (first + rows * len(own))[:, None] + np.arange(len(own))
-            first += len(columns.dense) * len(own)
-    values, lengths, *weights = [np.concatenate([array.reshape(-1) for array in a]) for a in zip(*parts, strict=True)]
-    return [values, lengths, *weights, places]
+def _group(group: Group, once: Columns, each: Columns, call_of_row: npt.NDArray[np.int64]) -> list[npt.NDArray]:
+    """Inputs of one group."""
+    row = np.arange(len(call_of_row))
+    parts = [(each, row) if name in each.sparse else (once, call_of_row) for name in group.features]
+    bags = [part.sparse[name] for name, (part, _) in zip(group.features, parts, strict=True)]
+    sizes = [len(part.dense) for part, _ in parts]
+    places, first = np.empty((len(row), len(bags)), np.int64), 0
+    for feature, (_, bag_of_row) in enumerate(parts):
+        np.add(bag_of_row, first, out=places[:, feature])
+        first += sizes[feature]
+    return [*flat_bags(group, bags, sizes), places]
 
 
 def _repeated(bags: Bags, call_of_row: npt.NDArray[np.int64]) -> Bags:
