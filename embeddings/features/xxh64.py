@@ -23,6 +23,7 @@ _PRIME_5 = np.uint64(0x27D4EB2F165667C5)
 _PRIME_5_PLUS_8 = _PRIME_5 + np.uint64(8)  # the state of seed 0 before the only word of an input of 8 bytes
 _ACCUMULATORS = (0x60EA27EEADC0B5D6, 0xC2B2AE3D27D4EB4F, 0, 0x61C8864E7A143579)  # of seed 0: P1 + P2, P2, 0, -P1
 _FEW, _FEW_OF_A_LENGTH = 256, 64  # inputs, below which the library is faster than a dozen NumPy calls
+_FEW_INTEGERS = 128  # the same: 26 take 5 us instead of 23, 128 take 15
 _CHUNK = 8192  # 64 KiB of values and as much scratch: both stay in the L2 cache over the dozen passes
 
 
@@ -54,6 +55,9 @@ def _round(h: Hashes, scratch: Hashes) -> None:
 def hash_integers(values: npt.NDArray[np.int64], modulus: int | None = None) -> Hashes:
     """XXH64 of each of `values` [N] as 8 little-endian bytes; its remainder by `modulus` where one is given."""
     raw = values.view(np.uint64)
+    if len(raw) < _FEW_INTEGERS:
+        few = np.fromiter(map(xxhash.xxh64_intdigest, raw.view("V8").tolist()), np.uint64, len(raw))
+        return few if modulus is None else reduce_modulo(few, modulus)
     hashes = np.empty(len(raw), np.uint64)
     scratch = np.empty(min(_CHUNK, len(raw)), np.uint64)
     for start in range(0, len(raw), _CHUNK):

@@ -10,11 +10,13 @@ from hypothesis.extra import numpy as hnp
 from embeddings.features.xxh64 import hash_bytes, hash_integers, reduce_modulo
 
 INTEGERS = hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(-(2**63), 2**63 - 1))
+COPIES = st.sampled_from((1, 100))  # few are hashed one by one, many in NumPy
 
 
-def test_known_integers():
-    values = np.array([0, 1, 5, -1, 2**63 - 1, -(2**63)], np.int64)
-    assert hash_integers(values).tolist() == [
+@pytest.mark.parametrize("copies", [1, 100], ids=["by the library", "in NumPy"])
+def test_known_integers(copies):
+    values = np.array([0, 1, 5, -1, 2**63 - 1, -(2**63)] * copies, np.int64)
+    assert hash_integers(values).tolist() == copies * [
         0x34C96ACDCADB1BBB,
         0x9F29CB17A2A49995,
         0x89BE0B2DD5C2593D,
@@ -41,10 +43,10 @@ def test_known_strings(copies):
     ]
 
 
-@given(INTEGERS)
-def test_integers_as_the_library(values):
+@given(INTEGERS, COPIES)
+def test_integers_as_the_library(values, copies):
     expected = [xxhash.xxh64_intdigest(int(v).to_bytes(8, "little", signed=True)) for v in values]
-    assert hash_integers(values).tolist() == expected
+    assert hash_integers(np.tile(values, copies)).tolist() == expected * copies
 
 
 @given(st.integers(0, 140), st.integers(1, 200), st.randoms(use_true_random=False))
@@ -53,8 +55,9 @@ def test_bytes_as_the_library(length, count, random):
     assert hash_all(inputs) == [xxhash.xxh64_intdigest(text) for text in inputs]
 
 
-@given(INTEGERS, st.integers(1, 2**63 - 1))
-def test_modulo_is_unsigned(values, modulus):
+@given(INTEGERS, COPIES, st.integers(1, 2**63 - 1))
+def test_modulo_is_unsigned(values, copies, modulus):
+    values = np.tile(values, copies)
     expected = [int(h) % modulus for h in hash_integers(values)]
     assert hash_integers(values, modulus).tolist() == expected
     assert reduce_modulo(hash_integers(values), modulus).tolist() == expected
