@@ -99,8 +99,8 @@ def test_whatever_ends_a_process_the_others_begin_again_with_it(tmp_path: Path) 
 
 
 def test_what_fails_again_and_again_ends_with_its_first_cause(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"(?s)more failures .* than launch.max_failures=2, the first:\nrank 1 .*") as e:
-        launched(functions.failing, None, tmp_path, max_failures=2)
+    with pytest.raises(RunFailed, match=r"(?s)more failures .* than launch.max_failures=1, the first:\nrank 1 .*") as e:
+        launched(functions.failing, None, tmp_path, max_failures=1)
     assert "ValueError: fault 1 (" in str(e.value)
 
 
