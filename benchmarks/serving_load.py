@@ -95,7 +95,8 @@ def closed_loop(url: str, requests: Requests, clients: int, seconds: float, work
     headers = ", ".join(f'["{name}"]="{value}"' for name, value in requests.headers.items())
     script = _LUA.replace("COUNT", str(len(requests.bodies))).replace("FOLDER", str(folder))
     (work / "load.lua").write_text(script.replace("PATH", requests.path).replace("HEADERS", headers))
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(work / "load.lua"), url]
+    whole = max(1, round(seconds))  # wrk takes no parts of a second
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{whole}s", "--timeout", "30s", "-s", str(work / "load.lua"), url]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = json.loads(said.strip().splitlines()[-1])
     answered = found["requests"] - found["failed"]
