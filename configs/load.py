@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.checks import check
+from configs.choices import did_you_mean
 from configs.errors import UserError
-from configs.merge import COMMAND_LINE, escape, read, read_settings
+from configs.merge import COMMAND_LINE, escape, read, read_overrides
 from configs.mistakes import from_pydantic, key_path, models_at
 from configs.schema import Config
 from configs.yaml_source import Mistake, Origin, Path, Source, scalar
@@ -36,19 +37,38 @@ def load_config(path: str | FilePath, overrides: Sequence[str] = (), tops: Seque
     return config
 
 
-def load_section(name: str, kind: type[S], overrides: Sequence[str]) -> S:
-    """The section `name` of a command that needs no run: what `overrides` (`name.key=value`) say, and defaults.
+def load_section(name: str, kind: type[S], overrides: Sequence[str], path: str | FilePath | None = None) -> S:
+    """The section `name` of a command that needs no run: what the file `path` says there, if one is given, with
+    `name.key=value` overrides on top.
+
+    The other sections of the file may be missing or unfinished: they are not read.
 
     Raises:
-        UserError: every mistake of the overrides, one a line.
+        UserError: every mistake of the section, and every key beside it that is no section, one a line.
     """
-    values = read_settings(overrides)
+    source = read(FilePath(path), overrides) if path else read_overrides(overrides)
+    mistakes = [found for found in source.mistakes if found.path[:1] in ((), ("include",), (name,))]
+    sections = Config.model_fields
+    strangers = [key for key in source.values if key not in sections]
+    mistakes += [Mistake((key,), f"unknown key; {did_you_mean(key, list(sections))}") for key in strangers]
     try:
-        return kind.model_validate(values.get(name, {}))
+        section = kind.model_validate(_numbers_as_text(source, kind, (name,)).get(name, {}))
     except ValidationError as error:
-        mistakes = from_pydantic(error, (name,), kind)
-        lines = [f"{COMMAND_LINE}: {'.'.join(mistake.path)} {mistake.message}" for mistake in mistakes]
-        raise UserError("\n".join([*lines, "Correct it; nothing was started."])) from None
+        found = from_pydantic(error, (name,), kind)
+        raise UserError(_report(str(path or COMMAND_LINE), source, [*mistakes, *found])) from None
+    if mistakes:
+        raise UserError(_report(str(path or COMMAND_LINE), source, mistakes))
+    return section
+
+
+def describes_run(path: str | FilePath, overrides: Sequence[str] = ()) -> bool:
+    """Whether a section is there that only a run has, rather than those of commands alone.
+
+    Raises:
+        UserError: it cannot be read, or holds no keys and values.
+    """
+    required = {name for name, field in Config.model_fields.items() if field.is_required()}
+    return not required.isdisjoint(read(FilePath(path), overrides).values)
 
 
 def dump_config(config: Config) -> str:
@@ -75,7 +95,7 @@ _Dumper.add_representer(str, _represent_text)
 def _validate(source: Source, tops: tuple[str, ...]) -> tuple[Config | None, list[Mistake]]:
     """The config and no mistake; or all mistakes: of the text, of the schema, and across sections."""
     mistakes = list(source.mistakes)
-    values = _numbers_as_text(source)
+    values = _numbers_as_text(source, Config)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -92,14 +112,20 @@ def _follows(mistake: Mistake, known: list[Mistake]) -> bool:
     return any(path[: len(other)] == other[: len(path)] for path, other in pairs)
 
 
-def _numbers_as_text(source: Source) -> dict[str, Any]:
-    """The values; where the schema wants text, a number counts as the text that was written (`train: 20220504`)."""
+def _numbers_as_text(source: Source, kind: type[BaseModel], prefix: Path = ()) -> dict[str, Any]:
+    """The values; where the schema wants text, a number counts as the text that was written (`train: 20220504`).
+
+    prefix: where the values of `kind` stand.
+    """
     values = copy.deepcopy(source.values)
+    at = values
+    for key in prefix:
+        at = at.get(key, {})
     try:
-        Config.model_validate(values)
+        kind.model_validate(at)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            path = key_path(item["loc"])
+            path = prefix + key_path(item["loc"])
             origin = source.origins.get(path)
             is_written = origin is not None and scalar(origin.text or "") == item["input"] is not None
             if item["type"] in ("string_type", "value_error") and origin and is_written:

@@ -13,6 +13,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from configs.choices import did_you_mean
 from configs.errors import UserError
+from configs.inputs import check_regular
 from configs.yaml_source import Mistake, Origin, Path, Source, parse
 
 COMMAND_LINE = "command line"
@@ -34,13 +35,18 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: what is wrong with the texts alone.
     """
-    source = _with_overrides(Source(values={}), texts)
+    source = read_overrides(texts)
     if source.mistakes:
         lines = [
             f"{COMMAND_LINE}: {' '.join(('.'.join(found.path), found.message)).strip()}" for found in source.mistakes
         ]
         raise UserError("\n".join([*lines, "Write settings as key=value."]))
     return source.values
+
+
+def read_overrides(texts: Sequence[str]) -> Source:
+    """`section.key=value` without a file; `.mistakes` are those of the texts alone."""
+    return _with_overrides(Source(values={}), texts)
 
 
 def _with_overrides(source: Source, overrides: Sequence[str]) -> Source:
@@ -89,6 +95,7 @@ def _read_file(path: FilePath, chain: tuple[FilePath, ...]) -> Source:
 
 def _read_text(path: FilePath) -> str:
     try:
+        check_regular(path)
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = sorted(str(other) for other in path.parent.glob("*.yaml"))

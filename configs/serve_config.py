@@ -10,7 +10,7 @@ _Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ServeConfig(Section):
-    """What `serve` listens on, and how much it takes. `serve BUNDLE --config CONFIG` reads it from a run's config."""
+    """What `serve` listens on, and how much it takes. `serve BUNDLE --config FILE` reads it alone."""
 
     host: Annotated[str, Field(description="Interface to listen on: 127.0.0.1 for this machine, 0.0.0.0 for all.")] = (
         "127.0.0.1"

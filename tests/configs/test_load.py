@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from configs.load import dump_config, load_config, load_section
+from configs.load import describes_run, dump_config, load_config, load_section
 from configs.merge import read
 from configs.schema import Config
 from configs.serve_config import ServeConfig
@@ -353,7 +354,37 @@ def test_a_section_alone_has_all_its_mistakes_named() -> None:
     assert (section.request_log, section.processes) == ("/logs", 2)
     with pytest.raises(UserError) as error:
         load_section("serve", ServeConfig, ["serve.tokn=3", "serve.max_body_mib=much"])
-    first, second, advice = str(error.value).splitlines()
-    assert "serve.max_body_mib" in first
-    assert "serve.tokn unknown key" in second
-    assert advice == "Correct it; nothing was started."
+    head, first, second = str(error.value).splitlines()
+    assert head == "command line: 2 mistakes; nothing was started. Correct these:"
+    assert "serve.max_body_mib = much: must be" in first
+    assert "serve.tokn = 3: unknown key" in second
+
+
+def test_a_file_needs_only_the_section_that_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "serve.yaml", "serve: {port: 3, name: 2024}\n")
+    section = load_section("serve", ServeConfig, ["serve.grpc_port=4"], file)
+    assert (section.port, section.grpc_port, section.name) == (3, 4, "2024")
+    unfinished = write(tmp_path / "run.yaml", "data:\n  root: ???\n  shufle: 3\nserve: {port: 5}\n")
+    assert load_section("serve", ServeConfig, [], unfinished).port == 5
+    assert (describes_run(file), describes_run(unfinished)) == (False, True)
+
+
+def test_mistakes_of_a_file_s_section_have_file_and_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "serve.yaml", "serve:\n  prt: 3\n  processes: many\nsreve: {}\n")
+    with pytest.raises(UserError) as error:
+        load_section("serve", ServeConfig, [], file)
+    head, *lines = (line.strip() for line in str(error.value).splitlines())
+    assert head == f"{file}: 3 mistakes; nothing was started. Correct these:"
+    assert lines[0] == f"{file}:2: serve.prt = 3: unknown key; did you mean port?"
+    assert lines[1].startswith(f"{file}:3: serve.processes = many: must be a valid integer")
+    assert lines[2] == f"{file}:4: sreve: unknown key; did you mean serve?"
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_refused_before_anybody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for read_it in (load_config, lambda path: load_section("serve", ServeConfig, [], path)):
+        with pytest.raises(UserError, match=r"pipe\.yaml is a pipe, not a file\nGive a file"):
+            read_it(tmp_path / "pipe.yaml")
+    including = write(tmp_path / "run.yaml", "include: pipe.yaml\n")
+    assert any("include" in line and "is a pipe" in line for line in mistakes(including))

@@ -12,6 +12,7 @@ import typer
 
 from configs.doctor_config import DoctorConfig
 from configs.errors import UserError
+from configs.load import describes_run, load_section
 from configs.schema import Config, LaunchConfig
 from trainer.commands.options import AsJson, Overrides, read_config
 from trainer.commands.screen import report
@@ -25,19 +26,23 @@ _CODE = ("configs", "embeddings", "models", "cluster", "trainer")
 _SLACK_S = 60.0  # for joining the cluster, and between the checks
 
 ConfigIfAny = Annotated[
-    Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of a run: its folders and workers are checked too.")
+    Path | None,
+    typer.Argument(
+        metavar="[CONFIG]",
+        help="YAML file of a run: its folders are checked too; or of its sections `launch` and `doctor`.",
+    ),
 ]
 
 
 def doctor(config: ConfigIfAny = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check the cluster that a run would use: nodes, versions, network, folders, bandwidth. Exit code 1: an error."""
-    run = read_config(config, overrides) if config else None
-    settings = run.doctor if run else DoctorConfig()
+    run = read_config(config, overrides) if config and describes_run(config, overrides or []) else None
+    launch, settings = (run.launch, run.doctor) if run else _sections(config, overrides or [])
     shown = _Report(as_json)
     watch = _Watch(shown)
     watch.wait_at_most(settings.answer_s + _SLACK_S)
     try:
-        for finding in _findings(run):
+        for finding in _findings(run, launch, settings):
             shown.add(finding)
             watch.wait_at_most(2 * max(settings.answer_s, settings.bandwidth_s, 2 * settings.folder_s) + _SLACK_S)
     finally:
@@ -45,6 +50,12 @@ def doctor(config: ConfigIfAny = None, overrides: Overrides = None, as_json: AsJ
     shown.end()
     if shown.has_errors:
         raise typer.Exit(1)
+
+
+def _sections(path: Path | None, overrides: list[str]) -> tuple[LaunchConfig, DoctorConfig]:
+    """What matters of a cluster where no run is described."""
+    launch = load_section("launch", LaunchConfig, overrides, path)
+    return launch, load_section("doctor", DoctorConfig, overrides, path)
 
 
 class _Report:
@@ -99,11 +110,10 @@ class _Watch:
         os._exit(1)
 
 
-def _findings(run: Config | None) -> "Iterator[Finding]":
+def _findings(run: Config | None, launch: LaunchConfig, settings: DoctorConfig) -> "Iterator[Finding]":
     from cluster.doctor.examine import examine
     from trainer.data.reading.allocation import ALLOCATION
 
-    launch, settings = (run.launch, run.doctor) if run else (LaunchConfig(), DoctorConfig())
     return examine(_asked(run), launch, settings, ALLOCATION)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from configs.errors import UserError
-from configs.load import load_config, load_section
+from configs.load import load_section
 from configs.serve_config import ServeConfig
 from trainer.commands.options import SkipChecksums
 from trainer.commands.screen import say
@@ -22,7 +22,10 @@ Bundles = Annotated[
 
 def serve(
     bundles: Bundles,
-    config: Annotated[Path | None, typer.Option(help="YAML file of a run, whose section `serve` is used.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file, of which the section `serve` is used: a run's, or one with that section alone."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Interface to listen on; 127.0.0.1 if nothing says else.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of HTTP; 8080, as above.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC; 8081, as above.")] = None,
@@ -32,7 +35,7 @@ def serve(
     """Answer requests with BUNDLEs: Open Inference Protocol over HTTP and gRPC, JSON rows, a page to try it."""
     overrides = [text for text in bundles if text.startswith("serve.") and "=" in text]
     bundles = [text for text in bundles if text not in overrides]
-    settings = load_config(config, overrides).serve if config else load_section("serve", ServeConfig, overrides)
+    settings = load_section("serve", ServeConfig, overrides, config)
     options = {"host": host, "port": http_port, "grpc_port": grpc_port, "name": name}
     if not bundles:
         raise UserError("serve needs a bundle\nGive the folder that `python -m trainer export RUN` wrote.")

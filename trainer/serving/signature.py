@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs.errors import UserError
 from configs.export_config import CalibrationKind, RowFormat
+from configs.inputs import check_regular
 from configs.schema import Feature, TableConfig
 from trainer.file_record import FileRecord, checksum, record_of
 from trainer.serving.shares import Shares
@@ -199,6 +200,7 @@ def read_signature(folder: Path) -> Signature:
     """
     path = folder / SIGNATURE
     try:
+        check_regular(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(

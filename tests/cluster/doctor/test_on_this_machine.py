@@ -50,10 +50,21 @@ def test_what_has_no_deadline_of_its_own_ends_too(monkeypatch: pytest.MonkeyPatc
     ended = threading.Event()
     monkeypatch.setattr(command, "_SLACK_S", -1e3)  # all deadlines together are over at once
     monkeypatch.setattr(command.os, "_exit", lambda code: ended.set() if code == 1 else None)
-    monkeypatch.setattr(command, "_findings", lambda run: filter(None, [ended.wait(20) and None]))
+    monkeypatch.setattr(command, "_findings", lambda *asked: filter(None, [ended.wait(20) and None]))
     done = CliRunner().invoke(app, ["doctor"])
     assert ended.is_set()
     assert "joining the cluster did not end" in done.output
+
+
+def test_a_file_of_the_cluster_s_sections_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(command, "_findings", lambda *given: asked.append(given) or iter(()))
+    file = tmp_path / "cluster.yaml"
+    file.write_text("launch: {workers: 3}\ndoctor: {bandwidth_mib: 2}\n")
+    done = CliRunner().invoke(app, ["doctor", str(file), "doctor.answer_s=7"])
+    assert done.exit_code == 0, done.output
+    ((run, launch, settings),) = asked
+    assert (run, launch.workers, settings.bandwidth_mib, settings.answer_s) == (None, 3, 2, 7)
 
 
 def test_a_node_describes_itself() -> None:

@@ -1,6 +1,7 @@
 """A bundle is whole or refused, and rows that do not fit it never reach the program."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -67,6 +68,13 @@ def test_flipped_bits(folder, name):
         Bundle(folder)
     if name == "weights.safetensors":
         Bundle(folder, verify=False)
+
+
+@pytest.mark.timeout(30)
+def test_a_signature_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "signature.json")
+    with pytest.raises(UserError, match=r"signature\.json is a pipe, not a file\n"):
+        Bundle(tmp_path)
 
 
 def test_no_bundle(tmp_path):

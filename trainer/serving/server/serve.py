@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from configs.choices import did_you_mean
 from configs.errors import UserError
 from configs.serve_config import ServeConfig
 from trainer.serving.server.board import Board
@@ -59,9 +60,17 @@ def serve(bundles: Sequence[str], settings: ServeConfig, say: Say, *, verify: bo
 
 
 def named(bundle: str) -> tuple[str | None, str]:
-    """NAME=FOLDER; a folder that exists is one, whatever its name."""
+    """NAME=FOLDER; a folder that exists is one, whatever its name. UserError: what looks like neither."""
     name, equals, folder = bundle.partition("=")
-    return (name, folder) if equals and not Path(bundle).exists() else (None, bundle)
+    if not equals or Path(bundle).exists():
+        return None, bundle
+    if not name:
+        raise UserError(f"{bundle!r} has no name before the =\nWrite NAME=FOLDER, or the folder alone.")
+    if "." in name and not Path(folder).is_dir():
+        keys = [f"serve.{key}" for key in ServeConfig.model_fields]
+        advice = did_you_mean(name, keys)
+        raise UserError(f"{bundle!r} is no setting of serve, and no NAME=FOLDER: {folder} is not a folder\n{advice}")
+    return name, folder
 
 
 def token_of(settings: ServeConfig) -> str | None:
@@ -71,7 +80,11 @@ def token_of(settings: ServeConfig) -> str | None:
     try:
         token = Path(settings.token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"serve.token_file={settings.token_file} cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise UserError(
+            f"serve.token_file={settings.token_file} cannot be read: {why}\n"
+            "Give a file that holds the token which clients send, or leave the key out: all are answered then."
+        ) from None
     if not token:
         raise UserError(f"serve.token_file={settings.token_file} is empty\nWrite the token that clients send into it.")
     return token

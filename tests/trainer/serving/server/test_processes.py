@@ -141,3 +141,20 @@ def test_bundles_that_cannot_be_told_apart(folder):
 def test_no_bundle(tmp_path):
     with pytest.raises(UserError, match="is not a bundle"):
         serve([str(tmp_path)], ServeConfig(port=0), print)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("serv.port=3", r"'serv\.port=3' is no setting of serve, .*\ndid you mean serve\.port\?"),
+        ("=bundle", "'=bundle' has no name before the =\nWrite NAME=FOLDER"),
+    ],
+)
+def test_what_is_neither_a_bundle_nor_a_setting(folder, given, said):
+    with pytest.raises(UserError, match=said):
+        serve([str(folder), given], ServeConfig(port=0), print)
+
+
+def test_a_token_file_that_is_not_there(folder):
+    with pytest.raises(UserError, match=r"serve\.token_file=nope cannot be read: No such file or directory\nGive"):
+        serve([str(folder)], ServeConfig(port=0, token_file="nope"), print)
