@@ -13,6 +13,7 @@ from configs.load import dump_config, load_config
 from configs.resume import compare
 from configs.schema import Config
 from embeddings.features.feature_transforms import FeatureTransforms
+from trainer.checkpoint.marks import has_sizes
 from trainer.checkpoint.there import newest_by_marks
 from trainer.data.columns.checks import check_manifest, check_part, check_parts
 from trainer.data.columns.reweighting import fill_from_data
@@ -95,13 +96,16 @@ def check_run(config: Config, *, resume: bool, overwrite: bool, say: Say, same: 
 
 
 def ended_at(config: Config) -> int | None:
-    """The last step of a run that with this config has nothing left to do; None where it has. No weights are read."""
+    """The last step of a run that with this config has nothing left to do; None where it has. No weights are read.
+
+    Where a file of its newest checkpoint is lost or cut, workers are to say so, and to take the one before or refuse.
+    """
     run = RunDirectory(config.training.run_dir)
     manifest, newest = read_manifest(run, config.data.train), newest_by_marks(Folder(run.checkpoints))
     if manifest is None or newest is None or newest.links:  # the end is a checkpoint of its own
         return None
     last = last_step(config, newest.position, _steps_per_epoch(config, manifest))
-    if last is None or newest.step < last:
+    if last is None or newest.step < last or not has_sizes(newest.base.folder, newest.base.files):
         return None
     if read_manifest(run, config.data.validation) is None:
         return newest.step

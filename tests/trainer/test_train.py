@@ -147,9 +147,17 @@ def test_a_command_that_is_repeated_starts_resumes_and_leaves_alone_what_has_end
         train_run(other, resume=True, overwrite=False, repeats=True)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert ended_at(small(data, tmp_path / "run", "training.max_steps=5")) is None
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    metrics.write_text("".join(line for line in metrics.read_text().splitlines(True) if '"eval"' not in line))
+    metrics, whole = tmp_path / "run" / "metrics.jsonl", (tmp_path / "run" / "metrics.jsonl").read_text()
+    metrics.write_text("".join(line for line in whole.splitlines(True) if '"eval"' not in line))
     assert ended_at(config) is None, "killed before its last evaluation"
+    metrics.write_text(whole)
+    assert ended_at(config) == 4
+    for file in (tmp_path / "run" / "checkpoints").rglob("rank_*.bin"):
+        os.truncate(file, 100)
+    assert ended_at(config) is None, "its state is lost"
+    assert wait(start_workers(config, 1, resume=True)) != [0]
+    log = (tmp_path / "run" / "logs/latest/rank_0.log").read_text()
+    assert f"no checkpoint of {tmp_path}/run/checkpoints is whole: " in log
 
 
 @pytest.mark.slow

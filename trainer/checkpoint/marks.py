@@ -62,19 +62,27 @@ def files_as_json(files: dict[str, FileRecord]) -> dict[str, dict[str, Any]]:
 
 def problems(folder: Folder, files: dict[str, FileRecord], names: Collection[str] | None = None) -> dict[str, str]:
     """File name -> what is wrong with it, by size and checksum, of all files or of some. Reads them whole."""
-    found = {}
-    for name in files if names is None else names:
-        record, path = files[name], f"{folder}/{name}"
-        try:
-            size = folder.size(name)
-            if size != record.size:
-                found[name] = f"{path} has {size:,} bytes instead of {record.size:,}"
-                continue
+    found = {name: _problem(folder, name, files[name], reads=True) for name in (files if names is None else names)}
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def has_sizes(folder: Folder, files: dict[str, FileRecord]) -> bool:
+    """Whether all files are there with their sizes. Reads none of them."""
+    return not any(_problem(folder, name, record, reads=False) for name, record in files.items())
+
+
+def _problem(folder: Folder, name: str, record: FileRecord, *, reads: bool) -> str | None:
+    path = f"{folder}/{name}"
+    try:
+        size = folder.size(name)
+        if size != record.size:
+            return f"{path} has {size:,} bytes instead of {record.size:,}"
+        if reads:
             with folder.reader(name) as file:
                 if record_of(file) != record:
-                    found[name] = f"{path} does not match its checksum"
-        except FileNotFoundError:
-            found[name] = f"{path} is missing"
-        except OSError as error:
-            found[name] = f"{path} cannot be read: {error}"
-    return found
+                    return f"{path} does not match its checksum"
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read: {error}"
+    return None
