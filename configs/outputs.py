@@ -3,12 +3,15 @@
 What this product did not write is never replaced or deleted; what it did write, only by the flag that says so.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from configs.errors import UserError
+
+_MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
 def check_output(
@@ -44,6 +47,27 @@ def check_output(
         raise UserError(f"{path} is there already\n{remedy}")
     if taken and not overwrite:
         raise UserError(f"{path} is there already\n--overwrite replaces it, or {remedy}")
+
+
+def make_folder(path: str | Path, argument: str, result: str | Path | None = None) -> None:
+    """Makes a folder for a command's result, and those above it; one that is there is fine.
+
+    `check_output` touches nothing, so it cannot know of a file system that takes no folders.
+
+    Args:
+        result: what the user asked for, where the folder is a draft of it, or around it.
+
+    Raises:
+        UserError: the folder cannot be made.
+        OSError: the disk is full or fails, which may pass.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in _MAY_PASS:
+            raise
+        why = f"{result or path} cannot be written: {error.strerror}: {error.filename}"
+        raise UserError(f"{why}\ngive {argument} another name") from error
 
 
 def check_lasts(path: str | Path, argument: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from configs.errors import UserError
-from configs.outputs import check_output
+from configs.outputs import check_output, make_folder
 
 
 def yes(path: Path) -> bool:
@@ -64,3 +64,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=f"{tmp_path} cannot be written: {tmp_path} is read-only, or not yours"):
         check_output(tmp_path, "training.run_dir", "folder", is_own=yes, overwrite=True)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "new" / "deep", "--out")
+    make_folder(tmp_path / "new" / "deep", "--out")
+    assert (tmp_path / "new" / "deep").is_dir()
+    with pytest.raises(UserError, match=r"/proc/x cannot be written: No such file.*: '?/proc/x'?\ngive --out another"):
+        make_folder("/proc/x", "--out")
+    with pytest.raises(UserError, match=r"/proc/x cannot be written: .*: '?/proc/\.x\.tmp'?\n"):
+        make_folder("/proc/.x.tmp", "--out", "/proc/x")

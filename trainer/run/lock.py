@@ -35,7 +35,7 @@ def locked(
     beat_s: float = _BEAT_S,
     silent_s: float = _SILENT_S,
 ) -> Iterator[None]:
-    """Holds the lock of `folder`.
+    """Holds the lock of `folder`, which is there.
 
     Args:
         remedy: what to do when another process holds it.
@@ -44,7 +44,6 @@ def locked(
     Raises:
         UserError: another process holds it; says where.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     descriptor = _taken(path)
     if descriptor is None and takes_over:

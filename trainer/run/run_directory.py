@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.outputs import check_output
+from configs.outputs import check_output, make_folder
 from trainer.run.folder import Folder
 from trainer.run.lock import LOCK, locked
 
@@ -147,8 +147,9 @@ class RunDirectory:
         takes_over: whether the lock of a job that gives no sign of life may be taken.
 
         Raises:
-            UserError: another process holds it; says where.
+            UserError: another process holds it; says where. Or the directory cannot be made.
         """
+        make_folder(self.path, "training.run_dir")
         remedy = f"wait for it, end it, or take another name: training.run_dir={_free_name(self.path)}"
         return locked(self.path, remedy, takes_over=takes_over, say=say)
 
@@ -169,12 +170,15 @@ class RunDirectory:
             return
         shown = f"{', '.join(sorted(found)[:5])}{' and more' if len(found) > 5 else ''}"
         remedy = "give training.run_dir the name of a new or an empty folder"
-        if self.checkpoints.name in found and not self.config.exists():
-            remedy += (
-                "; if a run lost its config.yaml here, restore that file, "
-                f"or write it again: python -m trainer config CONFIG > {self.config}"
-            )
+        if self.checkpoints.name in found:
+            remedy += f"; {self._without_config()}"
         raise UserError(f"{self.path} is not a run: it has {shown}, and no config.yaml of one\n{remedy}")
+
+    def _without_config(self) -> str:
+        """What to do where checkpoints are those of a run, whose config.yaml is not."""
+        lost = "has a damaged config.yaml" if self.config.exists() else "lost its config.yaml"
+        again = f"python -m trainer config CONFIG > {self.config}"
+        return f"if a run {lost} here, restore that file, or write it again: {again}"
 
     def _clear(self) -> None:
         """Removes a former run, and only what a run writes. config.yaml goes last: a second try still finds a run."""
@@ -195,6 +199,8 @@ def open_run(path: str | Path) -> RunDirectory:
     run = RunDirectory(path)
     if not run.is_used:
         nearby = [str(p.parent) for p in sorted(run.path.parent.glob("*/config.yaml"))][:5]
+        if run.checkpoints.is_dir():
+            raise UserError(f"{path} is not a run: it has no config.yaml of one\n{run._without_config()}")
         raise UserError(
             f"{path} is not a run: it has no config.yaml of one\n"
             + (f"runs beside it: {', '.join(nearby)}" if nearby else "give the folder that `train` wrote to")

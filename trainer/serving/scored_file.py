@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from configs.errors import UserError
-from configs.outputs import check_output
+from configs.outputs import check_output, make_folder
 from trainer.data.dataset.faults import unreadable
 from trainer.data.dataset.source import Source, file_url
 
@@ -76,13 +76,15 @@ class ScoredFile:
 
     @contextmanager
     def writer(self, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-        """Streams to a draft beside the file, which takes its place when the block ends well."""
+        """Streams to a draft beside the file, which takes its place when the block ends well. Otherwise nothing is
+        left, of folders that are new and empty neither."""
         filesystem = self._folder.filesystem
         parent, _, name = self._folder.path(self._name).rpartition("/")
         draft = f"{parent}/.{name}.{os.getpid()}.tmp"
+        new = [at for at in (Path(parent), *Path(parent).parents) if self._folder.is_local and not at.exists()]
         try:
             if self._folder.is_local:
-                os.makedirs(parent, exist_ok=True)
+                make_folder(parent, _ARGUMENT, self.place)
             with (
                 filesystem.open_output_stream(draft) as sink,
                 pq.ParquetWriter(sink, schema, write_page_checksum=True) as writer,
@@ -92,6 +94,9 @@ class ScoredFile:
         except BaseException as error:
             with suppress(OSError):  # what failed first is reported
                 filesystem.delete_file(draft)
+            with suppress(OSError):  # others are in it by now
+                for folder in new:
+                    folder.rmdir()
             if isinstance(error, OSError | pa.ArrowException):
                 raise UserError(f"{self.place} cannot be written: {error}\nGive {_ARGUMENT} another place.") from error
             raise

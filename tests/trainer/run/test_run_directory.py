@@ -132,6 +132,12 @@ def test_a_run_that_lost_its_config_keeps_its_checkpoints(tmp_path, how):
     run.config.unlink()
     with pytest.raises(UserError, match=r"lost its config\.yaml.*trainer config CONFIG > "):
         run.create(ONE, **how)
+    run.config.write_bytes(b"\xff" * 100)
+    for use in (lambda: run.create(ONE, **how), lambda: open_run(run.path)):
+        with pytest.raises(
+            UserError, match=r"\n.*has a damaged config\.yaml here, restore that file, or write it again"
+        ):
+            use()
     assert (run.checkpoints / "step_000000001" / "file").exists()
     run.write_config(ONE)
     assert run.create(TWO, resume=True) == ONE
@@ -201,3 +207,8 @@ def test_json_files_are_replaced_whole(tmp_path):
     write_json(tmp_path / "new" / "a.json", {"x": [2]})
     assert (tmp_path / "new" / "a.json").read_text() == '{\n "x": [\n  2\n ]\n}\n'
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+def test_a_directory_that_cannot_be_made():
+    with pytest.raises(UserError, match=r"/proc/x cannot be written: .*\ngive training\.run_dir another name"):
+        RunDirectory("/proc/x").lock()

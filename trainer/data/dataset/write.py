@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from configs.outputs import check_output
+from configs.outputs import check_output, make_folder
 
 ROWS_PER_FILE = 100_000
 ROWS_PER_ROW_GROUP = 16_384
@@ -29,10 +29,9 @@ def whole_or_absent(root: str) -> Iterator[Path]:
         UserError: `root` is a URL, or holds something already.
     """
     place = _free_place(root)
-    place.parent.mkdir(parents=True, exist_ok=True)
     staging = place.with_name(f".{place.name}.incomplete-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    make_folder(staging, "the data set", place)
     try:
         yield staging
         try:
