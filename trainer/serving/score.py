@@ -59,7 +59,7 @@ def score_files(
         overwrite: replace files that were scored before.
         resume: keep those that this very bundle scored from inputs of the same size, and score the rest.
         verify: compare the checksums of the bundle's files.
-        say: given a line about what is skipped.
+        say: given a line about what is skipped, about files without a row, and when all is done.
 
     Raises:
         UserError: no such file, a column is missing or is taken, two inputs would get the same name, or a file that
@@ -77,8 +77,12 @@ def score_files(
     left = [name for name in targets if name not in done]
     for name in left:
         targets[name].check(overwrite or resume)
-    for name in left:
-        _score_file(loaded, inputs[name], targets[name])
+    rows = {name: _score_file(loaded, inputs[name], targets[name]) for name in left}
+    for name in (name for name in left if not rows[name]):
+        say(f"{inputs[name].where} has no rows")
+    if left:
+        place = targets[left[0]].place if len(targets) == 1 else file_url(out, "").rstrip("/")
+        say(f"done: {sum(rows.values()):,} rows of {len(left):,} file{'s' * (len(left) > 1)}, scored into {place}")
     return [targets[name].place for name in (*done, *left)]
 
 
@@ -165,7 +169,8 @@ def _is_inside(place: PurePath, folder: PurePath) -> bool:
     return not is_file and (place == folder or folder in place.parents)
 
 
-def _score_file(bundle: Bundle, file: Input, target: ScoredFile) -> None:
+def _score_file(bundle: Bundle, file: Input, target: ScoredFile) -> int:
+    """Returns how many rows it scored."""
     made_of = _made_of(file, bundle)
     with _opened(file) as parquet:
         schema = _schema(parquet.schema_arrow, bundle, file.where)
@@ -178,6 +183,7 @@ def _score_file(bundle: Bundle, file: Input, target: ScoredFile) -> None:
                 first_row += rows.num_rows
             mark = {"bundle": str(bundle.folder), "tasks": bundle.tasks, "digest": digest.hexdigest()} | made_of
             writer.add_key_value_metadata({MARK.decode(): json.dumps(mark)})
+    return first_row
 
 
 def _opened(file: Input) -> pq.ParquetFile:

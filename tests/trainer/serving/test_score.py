@@ -1,7 +1,6 @@
 """Parquet in, Parquet with predictions out, in a process that knows nothing of training."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -188,7 +187,7 @@ def test_flipped_bits_of_a_page_are_refused(bundle, tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a.parquet, row group 0 cannot be read"):
         score_files(str(bundle.folder), [str(path)], str(tmp_path / "out"))
-    assert os.listdir(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_are_counted_from_the_start_of_the_file(bundle, tmp_path):
@@ -223,7 +222,28 @@ def test_failure_leaves_no_file(bundle, tmp_path, damage):
     messages = {"missing column": "there is no column 'price'", "cut file": "does not end as a Parquet file"}
     with pytest.raises(UserError, match=messages[damage]):
         score_files(str(bundle.folder), [str(source)], str(tmp_path / "out"))
-    assert not list(tmp_path.glob("out/*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_leaves_folders_that_were_there(bundle, tmp_path):
+    (tmp_path / "out").mkdir()
+    pq.write_table(rows(5).drop_columns(["price"]), tmp_path / "a.parquet")
+    for out in ("out", "out/deeper/still"):
+        with pytest.raises(UserError, match="there is no column 'price'"):
+            score_files(str(bundle.folder), [str(tmp_path / "a.parquet")], str(tmp_path / out))
+    assert {path.name for path in tmp_path.rglob("*")} == {"out", "a.parquet"}
+
+
+def test_what_was_done_is_said(bundle, data, tmp_path):
+    said = []
+    score_files(str(bundle.folder), [str(data)], str(tmp_path / "out"), say=said.append)
+    assert said == [f"done: 100 rows of 2 files, scored into {tmp_path}/out"]
+    pq.write_table(rows(0), tmp_path / "none.parquet")
+    score_files(str(bundle.folder), [str(tmp_path / "none.parquet")], str(tmp_path / "b.parquet"), say=said.append)
+    assert said[1:] == [
+        f"{tmp_path}/none.parquet has no rows",
+        f"done: 0 rows of 1 file, scored into {tmp_path}/b.parquet",
+    ]
 
 
 def test_a_resumed_score_does_what_is_left(bundle, data, tmp_path):
@@ -234,7 +254,8 @@ def test_a_resumed_score_does_what_is_left(bundle, data, tmp_path):
     times = {path: path.stat().st_mtime_ns for path in written}
     written[-1].unlink()
     assert set(score_files(str(bundle.folder), [str(data)], str(out), resume=True, say=lines.append)) == set(written)
-    assert lines[-1] == f"{len(written) - 1} of {len(written)} files are scored already"
+    assert lines[0] == f"{len(written) - 1} of {len(written)} files are scored already"
+    assert lines[1].startswith("done: 50 rows of 1 file, ")
     assert {path: path.read_bytes() for path in written} == before
     assert [path for path in written if path.stat().st_mtime_ns != times[path]] == [written[-1]]
     first = sorted(data.rglob("*.parquet"))[0]
@@ -281,7 +302,10 @@ def test_scores_go_to_an_object_store(bundle, data, tmp_path, monkeypatch):
         files.delete_file(paths[1])
         before = there()
         score_files(str(bundle.folder), [str(data)], out, resume=True, say=said.append)
-        assert said == ["1 of 2 files are scored already"]
+        assert said == [
+            "1 of 2 files are scored already",
+            f"done: 50 rows of 1 file, scored into s3://{BUCKET}/scores/of_today",
+        ]
         assert there()[paths[0]] == before[paths[0]]
         assert sorted(there()) == paths
         with files.open_output_stream(paths[0]) as stream:

@@ -46,7 +46,7 @@ def unreadable(what: str, error: Exception, remedy: str) -> DataError | StorageU
     """What to raise when reading `what` failed with `error`. remedy: what to do about a file that is wrong."""
     why = f"{what} cannot be read: {first_line(error)}"
     if is_temporary(error):
-        return StorageUnavailable(f"{why}\nThe storage does not answer; data.read_timeout_s says how long it may.")
+        return StorageUnavailable(f"{why}\nThe storage does not answer. Check its address and the network.")
     return DataError(f"{why}\n{remedy}")
 
 

@@ -60,7 +60,7 @@ def walk(source: Source) -> Walk:
     try:
         return _Folders(source.folder).walk() if source.is_local else _walk_store(source)
     except OSError as error:
-        raise unreadable(source.root, error, "Check data.root and its permissions.") from error
+        raise unreadable(source.root, error, "Check that it is there, and its permissions.") from error
 
 
 def _walk_store(source: Source) -> Walk:

@@ -224,7 +224,9 @@ def test_a_read_that_hangs_twice_is_given_up(
 )
 def test_what_passes(error: Exception, passes: bool) -> None:
     assert is_temporary(error) is passes
-    assert isinstance(unreadable("x", error, "Restore it."), StorageUnavailable if passes else DataError)
+    found = unreadable("x", error, "Restore it.")
+    assert isinstance(found, StorageUnavailable if passes else DataError)
+    assert "data." not in str(found), "score reads without a config"
 
 
 def test_a_storage_is_asked_again_until_it_answers() -> None:
