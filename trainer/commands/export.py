@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from configs.errors import UserError
 from configs.export_config import ExportConfig
+from configs.mistakes import from_pydantic
 from trainer.commands.options import RunFolder
-from trainer.commands.screen import report
+from trainer.commands.screen import report, say
 
 
 def export(
@@ -43,7 +44,7 @@ def export(
     from trainer.export.write import export as export_run
 
     folder = str(out) if out else None
-    written = export_run(str(run), folder, overwrite=overwrite, checkpoint=checkpoint, settings=settings)
+    written = export_run(str(run), folder, overwrite=overwrite, checkpoint=checkpoint, settings=settings, say=say)
     report(f"bundle: {written}")
 
 
@@ -59,7 +60,9 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         ExportConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = {"calibration": "calibrate", "scores": "score"}.get(str(first["loc"][0]), first["loc"][0])
-        raise UserError(f"--{option} {first['input']}: {first['msg']}\nSee: export --help") from None
+        mistake, value = from_pydantic(error, root=ExportConfig)[0], error.errors()[0]["input"]
+        key, *names = mistake.path
+        option = {"calibration": "calibrate", "scores": "score"}.get(key, key)
+        given = "=".join([*names, str(value)])
+        raise UserError(f"--{option} {given}: {mistake.message}\nSee: export --help") from None
     return settings

@@ -1,7 +1,7 @@
 """README.md of a bundle: what it is and how to call it. For programs, signature.json says the same."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,15 +12,22 @@ from trainer.serving.signature import Signature
 _BYTES = {"fp32": "4 bytes a number", "fp16": "2 bytes a number", "int8": "1 byte a number", "int4": "4 bits a number"}
 
 
-def card(signature: Signature, example: pa.Table | None, onnx: Sequence[str] | None = None) -> str:
+def card(
+    signature: Signature,
+    example: pa.Table | None,
+    answer: Sequence[float] | None = None,
+    onnx: Sequence[str] | None = None,
+) -> str:
     """The card.
 
     Args:
         example: raw rows, of which the first is shown in the calls.
+        answer: the bundle's predictions for that row.
         onnx: names of the inputs of the portable form, where there is one.
     """
     name = signature.source.run.rstrip("/").rpartition("/")[2]
-    row = _example_row(signature, example)
+    row = _example_row(example)
+    answered = dict(zip((*signature.tasks, *signature.scores), answer, strict=True)) if row and answer else None
     parts = [
         f"# {name}, step {signature.source.step:,}",
         "A bundle of multigate: raw columns in, one prediction per task out. Nothing in it is pickled; the compiled "
@@ -33,7 +40,7 @@ def card(signature: Signature, example: pa.Table | None, onnx: Sequence[str] | N
         "## Made from\n" + _table(("", ""), _origin(signature)),
         "## Checked\n" + _checks(signature),
         *([] if onnx is None else ["## model.onnx\n" + _portable(signature, onnx)]),
-        "## How to call it\n" + _calls(name, row, (*signature.tasks, *signature.scores)),
+        "## How to call it\n" + _calls(name, row or dict.fromkeys(signature.columns), answered),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -150,12 +157,12 @@ def _portable(signature: Signature, onnx: Sequence[str]) -> str:
     )
 
 
-def _example_row(signature: Signature, example: pa.Table | None) -> dict[str, Any]:
-    if example is not None and example.num_rows:
-        first = example.slice(0, 1).to_pylist()[0]
-        if _as_json(first) is not None:
-            return first
-    return dict.fromkeys(signature.columns)
+def _example_row(example: pa.Table | None) -> dict[str, Any] | None:
+    """None where there is no row, or where JSON cannot hold it."""
+    if example is None or not example.num_rows:
+        return None
+    first = example.slice(0, 1).to_pylist()[0]
+    return None if _as_json(first) is None else first
 
 
 def _as_json(row: dict[str, Any]) -> str | None:
@@ -165,13 +172,13 @@ def _as_json(row: dict[str, Any]) -> str | None:
         return None
 
 
-def _calls(name: str, row: dict[str, Any], tasks: Sequence[str]) -> str:
+def _calls(name: str, row: dict[str, Any], answer: Mapping[str, float] | None) -> str:
     body = json.dumps({"rows": [row]}, ensure_ascii=False).replace("'", "'\\''")
-    answer = json.dumps({"predictions": [dict.fromkeys(tasks, 0.5)]})
+    rounded = {task: float(f"{value:.5g}") for task, value in answer.items()} if answer else None
+    answered = "" if rounded is None else f"\n# {json.dumps({'predictions': [rounded]})}"
     return f"""```
 python -m trainer serve FOLDER --http-port 8080 --name {name}
-curl -s localhost:8080/predict -H 'content-type: application/json' -d '{body}'
-# {answer}
+curl -s localhost:8080/predict -H 'content-type: application/json' -d '{body}'{answered}
 ```
 
 The server also speaks the Open Inference Protocol (v2), over HTTP and gRPC, so that clients such as tritonclient work:

@@ -5,7 +5,9 @@ Shapes: see `forward_pass`.
 
 import copy
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,15 @@ def _sums_of_int4_rows(table: Tensor, values: Tensor, offsets: Tensor, *_: Any, 
     return table.new_empty((offsets.shape[0], 2 * (table.shape[1] - 4)), dtype=torch.float32)
 
 
+@contextmanager
+def _without_future_warnings() -> Iterator[None]:
+    """Around torch's own code, which warns of what it does itself, and whoever exports can't change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@_without_future_warnings()
 def trace(forward: ForwardPass, weights: Sequence[Weight], device: str) -> ExportedProgram:
     """`forward` as a graph, for any number of rows from 1 on, and any number of IDs. Weights are shapes alone here."""
     rows = Dim("rows", min=1)
@@ -65,6 +76,7 @@ def trace(forward: ForwardPass, weights: Sequence[Weight], device: str) -> Expor
     return exported
 
 
+@_without_future_warnings()
 def save_graph(exported: ExportedProgram, path: Path) -> None:
     """Writes the graph as JSON: of `torch.export.save`, which would add pickled tensors, the graph alone."""
     graph = copy.copy(exported)
@@ -72,6 +84,7 @@ def save_graph(exported: ExportedProgram, path: Path) -> None:
     path.write_bytes(serialize(graph).exported_program)
 
 
+@_without_future_warnings()
 def compile_graph(exported: ExportedProgram, path: Path, instructions: str) -> str | None:
     """Compiles with AOTInductor into `path`, in 10 to 30 s. Returns why not, where that cannot be done.
 

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.load import load_config
-from configs.outputs import check_lasts, check_output
+from configs.outputs import check_lasts, check_output, make_folder
 from configs.schema import Config, Feature
 from embeddings.features.feature_transforms import FeatureTransforms
 from embeddings.features.files import files_of, with_files
@@ -46,6 +47,7 @@ from trainer.export.timing import call_milliseconds
 from trainer.export.weights import fill, table_groups, write_weights
 from trainer.export.write_programs import (
     DTYPES,
+    Say,
     say_what_it_costs,
     write_portable,
     write_programs,
@@ -79,6 +81,7 @@ def export(
     overwrite: bool = False,
     checkpoint: str = LATEST,
     settings: Mapping[str, Any] | None = None,
+    say: Say = lambda line: None,
 ) -> Path:
     """Writes the bundle of a run's checkpoint and returns its folder.
 
@@ -88,6 +91,7 @@ def export(
         overwrite: replace a bundle that is there.
         checkpoint: "latest", "best", or a step.
         settings: keys of the section `export` that come before the run's.
+        say: given a line when something begins that takes long.
 
     Raises:
         UserError: there is no run or no such checkpoint, or `out` is taken by something else, or does not last.
@@ -103,28 +107,29 @@ def export(
     target = Path(out).expanduser().absolute() if out else run.export
     check_output(target, "--out", "folder", is_own=is_bundle, overwrite=overwrite)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    draft.mkdir(parents=True)
+    make_folder(draft, "--out", target)
     try:
-        _write(draft, run, config, chosen)
+        _write(draft, run, config, chosen, say)
         _move(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
-def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint) -> None:
+def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoint, say: Say) -> None:
     groups = table_groups(config, config.export.tables)
     schema = input_schema(run, config)
     sample = sample_rows(config, FeatureTransforms(config.features, config.tables), schema)
     labelled = labelled_rows(config, sample.data if sample.is_validation else None, sample.file)
     kept, dtype, further = sample.kept(config), DTYPES[config.export.precision], reserved(config.export.calibration)
+    say(f"copying the weights of step {checkpoint.step:,}")
     stored = write_weights(folder / WEIGHTS, config, groups, checkpoint, dtype, kept, further)
     top = top_of(config).eval()
     _load_top(top, stored.top, checkpoint)
     calibrations, calibration_reports = _calibrate(folder, config, kept, top, sample, labelled)
-    compiled, refusal = write_programs(folder, config, top, groups, stored)
-    small = write_small(folder, config, top, groups, stored)
-    shared = write_shared(folder, config, top, groups, stored)
+    compiled, refusal = write_programs(folder, config, top, groups, stored, say)
+    small = write_small(folder, config, top, groups, stored, say)
+    shared = write_shared(folder, config, top, groups, stored, say)
     features = _copy_vocabularies(config.features, folder)
     if config.export.format == "onnx":
         write_portable(folder, config, top, groups, stored)
@@ -154,10 +159,12 @@ def _write(folder: Path, run: RunDirectory, config: Config, checkpoint: Checkpoi
         versions=installed() | {"python": platform.python_version()},
     )
     write_signature(folder, signature)
+    say("comparing the bundle with the trainer, and timing it")
     signature = _checked(folder, signature, config, kept, top, sample, calibrations)
-    example = None if sample.data is None else sample.data.select(list(signature.columns))
+    write_signature(folder, signature)
+    example = None if sample.data is None else sample.data.select(list(signature.columns)).slice(0, 1)
     inputs = input_names(groups, signature.dense_width) if config.export.format == "onnx" else None
-    (folder / CARD).write_text(card(signature, example, inputs), "utf-8")
+    (folder / CARD).write_text(card(signature, example, _answer(folder, example), inputs), "utf-8")
     write_signature(folder, signature)
     if refusal:
         say_what_it_costs(refusal, signature.milliseconds["graph"])
@@ -191,6 +198,13 @@ def _checked(
     if small:
         small = small.model_copy(update={"parity": _worst(of_few)})
     return signature.model_copy(update={"parity": parity, "small": small, "milliseconds": milliseconds})
+
+
+def _answer(folder: Path, example: pa.Table | None) -> list[float] | None:
+    """What the bundle says of the first row."""
+    if example is None or not example.num_rows:
+        return None
+    return Bundle(folder, verify=False).predict(example)[0].tolist()
 
 
 def _worst(parities: Sequence[Parity]) -> Parity:

@@ -36,22 +36,23 @@ from trainer.serving.signature import (
     Weight,
 )
 
+Say = Callable[[str], None]
 log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _COMPILED_GAIN = (20, 2.0)  # of the uncompiled program's time at 1 and at 512 rows; measured on one thread
 
 
 def write_programs(
-    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
+    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored, say: Say
 ) -> tuple[list[Compiled], str | None]:
     """Writes the graph and what is compiled of it, and returns the latter, the fastest first, or why there is none."""
     dtype = DTYPES[config.export.precision]
     forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config), dtype)
-    return _write_program(folder / GRAPH, forward, stored.weights, config)
+    return _write_program(folder / GRAPH, "the program", forward, stored.weights, config, say)
 
 
 def write_shared(
-    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored
+    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored, say: Say
 ) -> list[Compiled]:
     """Writes the program for calls whose rows have columns in common, and returns what is compiled of it.
 
@@ -61,10 +62,13 @@ def write_shared(
         return []
     dtype = DTYPES[config.export.precision]
     forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config), dtype, shared=True)
-    return _write_program(folder / SHARED_GRAPH, forward, stored.weights, config)[0]
+    what = "the program for rows with columns in common"
+    return _write_program(folder / SHARED_GRAPH, what, forward, stored.weights, config, say)[0]
 
 
-def write_small(folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored) -> Small | None:
+def write_small(
+    folder: Path, config: Config, top: nn.Module, groups: Sequence[Group], stored: Stored, say: Say
+) -> Small | None:
     """Writes the program for few rows and its top, if the bundle is to have one. How few is still to be measured."""
     if config.export.precision != "bf16" or config.export.device != "cpu":
         return None
@@ -74,18 +78,20 @@ def write_small(folder: Path, config: Config, top: nn.Module, groups: Sequence[G
     own = [weight_of(name, tensor) for name, tensor in exact.items()]
     forward = ForwardPass(groups, config.input_layout, top, list(stored.top), _outputs(config))
     weights = [*stored.weights[:first], *own, *stored.weights[end:]]
-    compiled, _ = _write_program(folder / SMALL_GRAPH, forward, weights, config)
+    compiled, _ = _write_program(folder / SMALL_GRAPH, "the program for few rows", forward, weights, config, say)
     return Small(rows=0, top=tuple(own), compiled=tuple(compiled))
 
 
 def _write_program(
-    graph: Path, forward: ForwardPass, weights: Sequence[Weight], config: Config
+    graph: Path, what: str, forward: ForwardPass, weights: Sequence[Weight], config: Config, say: Say
 ) -> tuple[list[Compiled], str | None]:
     device, compiled = config.export.device, []
+    say(f"tracing {what}")
     exported = programs.trace(forward, weights, device)
     programs.save_graph(exported, graph)
     for instructions in instructions_here(device, config.export.precision):
         path = graph.with_suffix(f".{instructions}.pt2")
+        say(f"compiling {what} for {instructions}")
         refusal = programs.compile_graph(exported, path, instructions)
         if refusal is not None:
             return compiled, refusal

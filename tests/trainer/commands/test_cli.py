@@ -81,3 +81,16 @@ def test_prepare_names_its_data_sets_and_their_settings(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, [*arguments, setting])
         with pytest.raises(UserError, match=message):
             raise done.exception or AssertionError(done.output)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "said"),
+    [
+        ("--calibrate", "click=foo", r"--calibrate click=foo: is none of platt, isotonic\n"),
+        ("--tables", "int5", r"--tables int5: is none of fp32, fp16, int8, int4; did you mean int8\?\n"),
+    ],
+)
+def test_an_option_of_export_names_its_choices(option: str, given: str, said: str) -> None:
+    done = CliRunner().invoke(app, ["export", "run", option, given])
+    with pytest.raises(UserError, match=said):
+        raise done.exception or AssertionError(done.output)

@@ -1,6 +1,8 @@
 """Runs of many shapes become bundles that score as the trainer does, or nothing is written."""
 
+import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from trainer.run.run_directory import RunDirectory
 from trainer.run.vocabularies import keep_vocabularies
 from trainer.serving.bundle import Bundle
 from trainer.serving.program import instructions_here
+from trainer.serving.rows import table_of
 from trainer.serving.signature import read_signature
 
 FASTEST = instructions_here("cpu")[:1]
@@ -50,7 +53,28 @@ def compiled(tmp_path_factory):
     config = make_run(folder, tasks={"click": {"tower_features": ["age", "vector"]}, "watch": {"loss": "mse"}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write_programs, "instructions_here", lambda *_: FASTEST)
-        return Bundle(export(config.training.run_dir)), config
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            written = export(config.training.run_dir, say=said.append)
+        warned.extend(str(one.message) for one in found if one.category is FutureWarning)
+        return Bundle(written), config
+
+
+said: list[str] = []
+warned: list[str] = []
+"""What the export of `compiled` showed."""
+
+
+def test_what_goes_on_is_said_and_nothing_else(compiled):
+    assert said == [
+        "copying the weights of step 7",
+        "tracing the program",
+        f"compiling the program for {FASTEST[0]}",
+        "tracing the program for rows with columns in common",
+        f"compiling the program for rows with columns in common for {FASTEST[0]}",
+        "comparing the bundle with the trainer, and timing it",
+    ]
+    assert warned == []
 
 
 def test_compiled_bundle_scores_as_the_trainer(compiled):
@@ -60,6 +84,15 @@ def test_compiled_bundle_scores_as_the_trainer(compiled):
     assert parity.largest_difference <= 1e-6
     assert (parity.generated_rows, parity.data_rows) == (512, 300)
     assert set(bundle.signature.milliseconds) == {*FASTEST, "graph"}
+
+
+def test_the_card_shows_the_scores_of_its_row(compiled):
+    bundle, _ = compiled
+    card = (bundle.folder / "README.md").read_text()
+    (sent,) = json.loads(card.split(" -d '")[1].split("'\n")[0])["rows"]
+    (answered,) = json.loads(card.split("'\n# ")[1].splitlines()[0])["predictions"]
+    (expected,) = bundle.predict(table_of([sent], bundle.transforms.columns, bundle.id_columns))
+    assert answered == pytest.approx(dict(zip(bundle.tasks, expected.tolist(), strict=True)), rel=1e-4)
 
 
 def test_signature_says_what_it_is(compiled):
@@ -216,6 +249,8 @@ def test_refusals(tmp_path, monkeypatch):
         job.chdir(tmp_path / "working_dir_files")
         with pytest.raises(UserError, match="bundle lies in the copy of a folder"):
             export(config.training.run_dir, "bundle")
+    with pytest.raises(UserError, match=r"/proc/x cannot be written: .*\ngive --out another name"):
+        export(config.training.run_dir, "/proc/x")
     for file in (tmp_path / "run" / "checkpoints").rglob("complete.json"):
         file.unlink()
     with pytest.raises(UserError, match="has no complete checkpoint"):
