@@ -10,7 +10,7 @@ import pyarrow as pa
 from configs.errors import UserError
 from configs.schema import DenseFeature
 from embeddings.features.arrow import flatten, floats, is_list, one_each, single_array, valid_mask
-from embeddings.features.places import Origin
+from embeddings.features.places import Origin, to_train
 
 
 def dense_numbers(values: pa.ChunkedArray, feature: DenseFeature, column: str, origin: Origin) -> npt.NDArray:
@@ -25,9 +25,10 @@ def dense_numbers(values: pa.ChunkedArray, feature: DenseFeature, column: str, o
     wrong = (lengths != feature.width) & given
     if wrong.any():
         row = int(np.argmax(wrong))
+        wanted = "one number" if feature.width == 1 else f"{feature.width} numbers"
         raise UserError(
-            f"{origin.cell(row, column)} has {lengths[row]} numbers, not {feature.width}\n"
-            "Set the feature's width to the length of its lists, which must all be equal."
+            f"{origin.cell(row, column)} has {lengths[row]} numbers, not {feature.width}\nGive {wanted} in each row."
+            + to_train("set the feature's width to the length of its lists, which must all be equal.")
         )
     if not is_list(array.type) and not given.any():  # each null of a column of single numbers is an element
         elements = elements.slice(0, 0)

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from configs.errors import UserError
 
+_TO_TRAIN = "\nTo train with these, "
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -40,3 +42,13 @@ class ElementError(UserError):
 def row_of(place: int, lengths: npt.NDArray[np.int32]) -> int:
     """The row that has element `place`, of rows with `lengths` [R] elements."""
     return int(np.searchsorted(np.cumsum(lengths), place, side="right"))
+
+
+def to_train(remedy: str) -> str:
+    """A line of a message for whoever trains, after the one that says which values are taken."""
+    return _TO_TRAIN + remedy
+
+
+def for_callers(message: str) -> str:
+    """A message without what only whoever trains can do."""
+    return message.partition(_TO_TRAIN)[0]

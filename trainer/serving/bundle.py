@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.schema import Feature
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
 from embeddings.features.files import files_of, with_files
+from embeddings.features.places import for_callers
 from trainer.data.dataset.faults import first_line
 from trainer.data.dataset.schema_text import schema_from_text
 from trainer.serving.columns import AsTrained
@@ -79,8 +80,12 @@ class Bundle:
             self._small = self._load_small(compiled)
             self._shared = self._load_shared(compiled)
             self.warm()
-        except OSError as error:
-            raise unreadable(Path(error.filename or self.folder), error) from None
+        except Exception as error:
+            if not verify:
+                check_checksums(self.folder, self.signature)  # damage explains whatever a decoder makes of it
+            if isinstance(error, OSError):
+                raise unreadable(Path(error.filename or self.folder), error) from None
+            raise
 
     @property
     def compiled(self) -> bool:
@@ -134,6 +139,8 @@ class Bundle:
         """Raw rows transformed, as `predict` does it. transforms: those of some of the features alone."""
         try:
             return (transforms or self.transforms)(self.as_trained(table, where, first_row), where, first_row)
+        except UserError as error:
+            raise UserError(for_callers(str(error))) from None
         except pa.ArrowMemoryError:
             raise
         except pa.ArrowException as error:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from configs.choice_settings import ChoiceSettings
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import byte_slices, integers, is_bytes, is_text, refuse
+from embeddings.features.places import to_train
 from embeddings.features.transforms import Transform
 from embeddings.features.xxh64 import hash_bytes, hash_integers, reduce_modulo
 
@@ -26,7 +27,7 @@ def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: Ta
             return reduce_modulo(hash_bytes(*byte_slices(values)), num_embeddings).view(np.int64)
         numbers = integers(values, where)
         if numbers is None:
-            refuse(values.type, where, "an ID", "Write integers or strings; for numbers use transform: bucketize.")
+            refuse(values.type, where, "an ID", f"Write integers or strings.{to_train('use transform: bucketize.')}")
         return hash_integers(numbers, num_embeddings).view(np.int64)
 
     return transform

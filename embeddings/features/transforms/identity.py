@@ -8,7 +8,7 @@ from configs.choice_settings import ChoiceSettings
 from configs.schema import SparseFeature, TableConfig
 from embeddings.features.arrow import integers, refuse
 from embeddings.features.limits import Limits
-from embeddings.features.places import ElementError
+from embeddings.features.places import ElementError, to_train
 from embeddings.features.transforms import Transform
 
 
@@ -16,11 +16,11 @@ def limits(name: str, feature: SparseFeature, table: TableConfig) -> Limits | No
     """IDs outside the table, unless they are dropped."""
     if feature.out_of_range == "drop":
         return None
-    return Limits(_remedy(name, feature), 0, table.num_embeddings - 1)
+    return Limits(f"To train with these, {_remedy(name, feature)}", 0, table.num_embeddings - 1)
 
 
 def _remedy(name: str, feature: SparseFeature) -> str:
-    larger, dropped = f"Raise tables.{feature.table}.num_embeddings", f"set features.{name}.out_of_range=drop"
+    larger, dropped = f"raise tables.{feature.table}.num_embeddings", f"set features.{name}.out_of_range=drop"
     return f"{larger}, or {dropped}, or use transform: hash."
 
 
@@ -31,7 +31,9 @@ def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: Ta
     def transform(values: pa.Array, where: str) -> npt.NDArray[np.int64]:
         rows = integers(values, where)
         if rows is None:
-            refuse(values.type, where, "a row number", "Write integers, or use transform: hash or vocabulary.")
+            refuse(
+                values.type, where, "a row number", f"Write integers.{to_train('use transform: hash or vocabulary.')}"
+            )
         unsigned = rows.view(np.uint64)  # in which negative numbers are large
         if not len(rows) or unsigned.max() < num_embeddings:
             return rows
@@ -40,6 +42,7 @@ def build(settings: ChoiceSettings, name: str, feature: SparseFeature, table: Ta
             return np.where(outside, np.int64(-1), rows)
         first = int(np.argmax(outside))
         outside_of = f"outside table {feature.table!r} of {num_embeddings:,} rows"
-        raise ElementError(where, first, f"has ID {values[first]}, {outside_of}\n{_remedy(name, feature)}")
+        remedy = f"Give IDs from 0 to {num_embeddings - 1:,}.{to_train(_remedy(name, feature))}"
+        raise ElementError(where, first, f"has ID {values[first]}, {outside_of}\n{remedy}")
 
     return transform

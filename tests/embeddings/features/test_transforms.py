@@ -102,8 +102,11 @@ def test_decimal_beyond_64_bits_is_refused(number):
 @pytest.mark.parametrize("bad", [-1, 10, 2**62])
 def test_identity_out_of_range(bad):
     values = pa.array([0, bad, 9])
-    with pytest.raises(UserError, match=rf"column 'x' has ID {bad}, outside table 't' of 10 rows\n.*out_of_range=drop"):
+    with pytest.raises(
+        UserError, match=rf"column 'x' has ID {bad}, outside table 't' of 10 rows\nGive IDs from 0 to 9\."
+    ) as refused:
         apply("identity", values)
+    assert "\nTo train with these, raise tables.t.num_embeddings, or set features." in str(refused.value)
     assert apply("identity", values, out_of_range="drop") == [0, -1, 9]
 
 

@@ -15,6 +15,7 @@ from tests.trainer.export.exported_runs import rows
 from trainer.commands.inspect import describe
 from trainer.serving.bundle import Bundle
 from trainer.serving.program import compiled_here, why_not_here
+from trainer.serving.signature import read_signature, write_signature
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,19 @@ def test_flipped_bits(folder, name):
     with pytest.raises(UserError, match=f"{name} is damaged: its checksum is"):
         Bundle(folder)
     if name == "weights.safetensors":
+        Bundle(folder, verify=False)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "program.json", "program.cpu.pt2", "warmup.parquet"])
+def test_what_cannot_be_loaded_is_named_without_checksums_too(folder, name):
+    if name.endswith(".pt2"):  # its content does not matter: it is read first, and is no archive any more
+        (folder / name).write_bytes(b"PK")
+        signature = read_signature(folder)
+        here = (compiled_here(name, "cpu"),)
+        write_signature(folder, signature.model_copy(update={"compiled": here}))
+    size = (folder / name).stat().st_size
+    (folder / name).write_bytes(b"\xff" * size)
+    with pytest.raises(UserError, match=rf"{name} is damaged: its checksum is .*\nCopy the bundle again, or export"):
         Bundle(folder, verify=False)
 
 
@@ -130,6 +144,19 @@ def test_columns_that_do_not_fit_are_refused(folder):
             bundle.score(wrong)
     with pytest.raises(UserError, match="there is no column 'price'"):
         bundle.predict(rows(6).drop_columns(["price"]))
+
+
+def test_a_caller_is_told_which_values_are_taken(folder):
+    """Not what could be trained otherwise, which none of them can change."""
+    table = rows(6)
+    lists = table.set_column(table.column_names.index("vector"), "vector", pa.array([[1.0, 2.0]] * 6))
+    beyond = table.set_column(table.column_names.index("item"), "item", pa.array([[500]] * 6)).drop_columns(["liked"])
+    beyond = beyond.append_column("liked", table["liked"])
+    weighted = beyond.set_column(beyond.column_names.index("item_weight"), "item_weight", pa.array([[1.0]] * 6))
+    for wrong, said in ((lists, "not 3\nGive 3 numbers in each row."), (weighted, "500 rows\nGive IDs from 0 to 499.")):
+        with pytest.raises(UserError) as refused:
+            Bundle(folder).predict(wrong)
+        assert str(refused.value).endswith(said)
 
 
 def test_where_a_compiled_program_runs():
