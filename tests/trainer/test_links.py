@@ -65,7 +65,9 @@ def kill_at(config: Config, world_size: int, step: int, *, resume: bool = False)
     assert None not in wait(workers)
 
 
-@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(
+    "world_size", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_a_run_with_links_that_is_killed_ends_bit_for_bit_as_one_that_saves_nothing(
     data: str, tmp_path: Path, world_size: int
 ) -> None:

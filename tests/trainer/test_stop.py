@@ -50,7 +50,9 @@ def amid_evaluation(beats: list[int], rank: int, *, step: int, of: int) -> bool:
     return rank == of and beats.count(step) >= 3
 
 
-@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(
+    "world_size", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_it_stops_two_steps_later_whatever_is_logged_and_ends_bit_for_bit_the_same(
     data: str, tmp_path: Path, world_size: int
 ) -> None:
