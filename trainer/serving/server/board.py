@@ -129,11 +129,13 @@ class Board:
 
     @contextmanager
     def changing(self) -> Iterator[Any]:
-        """Gives the state, to be changed in place: nobody else writes meanwhile."""
+        """Gives the state, to be changed in place: nobody else writes meanwhile. Unchanged, it is no new generation."""
         with self._locked():
-            state = json.loads(self._memory[16 : 16 + self._numbers[1]])
+            before = self._memory[16 : 16 + self._numbers[1]]
+            state = json.loads(before)
             yield state
-            self._write(state)
+            if state != json.loads(before):
+                self._write(state)
 
     def _write(self, state: Any) -> int:
         text = json.dumps(state).encode()

@@ -1,19 +1,22 @@
 """What the routes of both protocols work with in one process: models, batcher, settings, and counting requests."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from configs.errors import UserError
 from configs.serve_config import ServeConfig
 from trainer.serving.server.batcher import Batcher
 from trainer.serving.server.board import Board, Totals
-from trainer.serving.server.models import Models, Version
+from trainer.serving.server.models import Models, UnloadableError, Version
 from trainer.serving.server.refusals import RefusedError
 from trainer.serving.server.request_log import RequestLog
-from trainer.serving.server.state import request_load, request_unload
+from trainer.serving.server.state import refusal, request_load, request_unload, settle, withdraw
 
+log = logging.getLogger(__name__)
 _LOOK_S = 0.05  # between two looks at what is to be served
 _CHANGE_S = 120.0
 
@@ -78,15 +81,48 @@ class Host:
         """The counters of a model, of all processes."""
         return self.board.totals(self.models.slot(name))
 
+    def begin(self, verify: bool) -> None:
+        """Loads what the board says. UserError: it cannot be loaded, and nothing was served before it."""
+        for name in self.board.read()[1]:
+            if (number := settle(self.board, name)) is not None:
+                log.warning(
+                    "model %s: its bundle is gone from the disk; version %s is there and is served", name, number
+                )
+        while True:
+            try:
+                self.models.take(self.models.load(verify))
+                return
+            except UnloadableError as error:
+                if not self._withdraw(error):
+                    raise UserError(error.why) from error
+
     async def follow(self, verify: bool) -> None:
-        """Takes over what the board says, whenever it says something new."""
+        """Takes over what the board says, whenever it says something new. What cannot be loaded is not served by any
+        process: all go on with what was served before it."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self.board.generation != self.models.generation:
+            generation = self.board.generation
+            if generation == self.models.generation:
+                continue
+            try:
                 self.models.take(await asyncio.to_thread(self.models.load, verify))
+            except UnloadableError as error:
+                if not self._withdraw(error) and self.board.generation == generation:
+                    log.error("model %s, version %s, is kept as it is here: %s", error.name, error.version, error.why)
+                    self.models.keep(generation)
+
+    def _withdraw(self, error: UnloadableError) -> bool:
+        is_news = withdraw(self.board, error.name, error.version, error.digest, error.why)
+        if is_news:
+            log.error("model %s stays as it is: version %s: %s", error.name, error.version, error.why)
+        return is_news
 
     async def change(self, name: str, version: str | None, is_load: bool) -> None:
-        """Loads or unloads a model in all processes. RefusedError: settings forbid it, or a process does not follow."""
+        """Loads or unloads a model in all processes.
+
+        Raises:
+            RefusedError: settings forbid it, a process does not follow, or the bundle cannot be loaded.
+        """
         if not self.settings.repository_control:
             raise RefusedError(400, "models are not loaded by requests here\nSet serve.repository_control=true.")
         if is_load:
@@ -98,6 +134,8 @@ class Host:
             if time.monotonic() > deadline:
                 raise RefusedError(503, f"not every process serves it after {_CHANGE_S:g} s", 1)
             await asyncio.sleep(_LOOK_S / 2)
+        if is_load and (why := refusal(self.board, name)) is not None:
+            raise RefusedError(400, f"model {name!r} stays as it is: {why}")
 
 
 def _version() -> str:

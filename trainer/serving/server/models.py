@@ -6,19 +6,29 @@ moment to the next; requests that were read before get the bundle that they were
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
+from configs.errors import UserError
 from trainer.serving.bundle import Bundle
 from trainer.serving.server.board import Board, Counters
 from trainer.serving.server.refusals import RefusedError
 from trainer.serving.server.request_log import RequestLog
 from trainer.serving.server.skew import Skew
+from trainer.serving.server.state import digest_of
 from trainer.serving.server.tensors import Input, inputs_of
 from trainer.serving.server.v2 import Reader
 from trainer.serving.shared import Halves
-from trainer.serving.signature import read_signature
 
 _MOST_HALVES = 64
+
+
+class UnloadableError(Exception):
+    """A bundle that is to be served cannot be loaded."""
+
+    def __init__(self, name: str, version: str, digest: str | None, cause: Exception) -> None:
+        super().__init__(name, version)
+        self.name, self.version, self.digest = name, version, digest
+        self.why = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
 
 
 @dataclass(eq=False)
@@ -63,7 +73,7 @@ class Models:
         self.generation = 0
 
     def load(self, verify: bool) -> tuple[int, dict[tuple[str, str], Version], dict[str, str | None]]:
-        """Loads what the board names; to be given to `take`. Any thread may call it."""
+        """Loads what the board names; to be given to `take`. Any thread may call it. Raises UnloadableError."""
         generation, state = self._board.read()
         self._slots = {name: model["slot"] for name, model in state.items()}  # they never change
         self._features = {name: model["features"] for name, model in state.items()}
@@ -72,15 +82,28 @@ class Models:
             for version, one in model["versions"].items():
                 have = self._versions.get((name, version))
                 if have is None or have.digest != one["digest"]:
-                    is_gone = read_signature(Path(one["folder"])).checksum != one["digest"]
-                    if is_gone and version != model["default"]:
+                    if version != model["default"] and digest_of(one["folder"]) != one["digest"]:
                         continue  # a newer bundle took its place on disk: a process that starts now has it no more
-                    counters = self._board.counters(self._process, model["slot"])
-                    bundle = Bundle(one["folder"], verify=verify)
-                    skew = Skew(model["features"], counters)
-                    have = Version(name, version, bundle, counters, bundle.signature.checksum, skew, self._log)
+                    have = self._load(name, version, model, verify)
                 versions[name, version] = have
         return generation, versions, {name: model["default"] for name, model in state.items()}
+
+    def _load(self, name: str, version: str, model: dict[str, Any], verify: bool) -> Version:
+        folder, digest = model["versions"][version].values()
+        try:
+            bundle = Bundle(folder, verify=verify)
+            if bundle.signature.checksum != digest:
+                raise UserError(f"{folder} holds another bundle by now\nLoad the model again.")
+            counters = self._board.counters(self._process, model["slot"])
+            skew = Skew(model["features"], counters)
+            return Version(name, version, bundle, counters, digest, skew, self._log)
+        except Exception as error:
+            raise UnloadableError(name, version, digest, error) from error
+
+    def keep(self, generation: int) -> None:
+        """Serves on what it has: that state cannot be loaded, and there is no way back from it."""
+        self.generation = generation
+        self._board.apply(self._process, generation)
 
     def take(self, loaded: tuple[int, dict[tuple[str, str], Version], dict[str, str | None]]) -> None:
         """Serves what `load` gave, from now on. Between two calls, in the loop's thread."""

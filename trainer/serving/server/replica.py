@@ -33,7 +33,7 @@ def application(bundles: Sequence[str], settings: Mapping[str, Any] | None = Non
     board = Board.create(1, len(state))
     board.write(state)
     host = Host(given, board, 0, token_of(given))
-    host.models.take(host.models.load(verify))
+    host.begin(verify)
     host.is_ready = True
     app = App(host)
 

@@ -9,10 +9,11 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def serve(bundles: Sequence[str], settings: ServeConfig, say: Say, *, verify: bo
     folders = [named(bundle) for bundle in bundles]
     state = first_state([(name or settings.name, folder) for name, folder in folders])
     token = token_of(settings)
+    _check_tls(settings)
     with ExitStack() as stack:
         http = stack.enter_context(_bound(settings.host, settings.port, "http-port"))
         grpc = None
@@ -49,6 +51,7 @@ def serve(bundles: Sequence[str], settings: ServeConfig, say: Say, *, verify: bo
             grpc = stack.enter_context(_bound(settings.host, settings.grpc_port, "grpc-port"))
         board = Board.create(settings.processes or len(os.sched_getaffinity(0)), len(state))
         board.write(state)
+        stack.enter_context(_handling({signal.SIGHUP: lambda: _reload(board, say)}))
         processes = stack.enter_context(_processes(board, settings, http, grpc, verify, token))
         for name, model in state.items():
             say(f"model     {name}, version {', '.join(model['versions'])}")
@@ -90,6 +93,27 @@ def token_of(settings: ServeConfig) -> str | None:
     return token
 
 
+def _check_tls(settings: ServeConfig) -> None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        given, lacks = ("tls_key", "tls_certificate") if certificate is None else ("tls_certificate", "tls_key")
+        raise UserError(f"serve.{given} is given without serve.{lacks}\nGive both; they may be in one file.")
+    for name, path in (("tls_certificate", certificate), ("tls_key", key)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"serve.{name}={path} cannot be read: {error.strerror}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise UserError(
+            f"serve.tls_certificate={certificate} and serve.tls_key={key} are no pair: {error}\n"
+            "Give a certificate (chain) and its own key, both in PEM, the key without a password."
+        ) from None
+
+
 class Processes:
     """The processes of a server."""
 
@@ -121,32 +145,23 @@ class Processes:
         process = self.running[number]
         assert process.stdout is not None
         line = process.stdout.readline()
-        said = json.loads(line) if line.startswith(b"{") else {}
-        if not said.get("ready"):
+        if not line.startswith(b'{"ready"'):
             process.wait()
-            raise UserError(said.get("error", f"process {number} ended with {process.returncode}; see its lines above"))
+            raise UserError(_error_in(line) or f"process {number} ended with {process.returncode}; see its lines above")
 
     def watch(self, say: Say) -> None:
         """Until a signal: starts again what dies."""
-        with _signals(self._stop, self._reload(say)):
+        with _handling({signal.SIGINT: self._stop, signal.SIGTERM: self._stop}):
             while not self._is_stopping:
                 for number, process in list(self.running.items()):
                     rested = time.monotonic() - self._started[number] > _AGAIN_S
                     if process.poll() is not None and rested and not self._is_stopping:
                         self._board.apply(number, -1)
-                        say(f"process {number} ended with {process.returncode}; it is started again")
+                        assert process.stdout is not None
+                        why = _error_in(process.stdout.read()) or f"it ended with {process.returncode}"
+                        say(f"process {number} is started again: {why}")
                         self.start(number)
                 time.sleep(_AGAIN_S / 5)
-
-    def _reload(self, say: Say) -> Callable[[], None]:
-        def reload() -> None:
-            for name in self._board.read()[1]:
-                try:
-                    request_load(self._board, name)
-                except UserError as error:
-                    say(f"model {name} stays as it is: {error}")
-
-        return reload
 
     def _stop(self) -> None:
         self._is_stopping = True
@@ -162,6 +177,12 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _error_in(said: bytes) -> str | None:
+    """What a process said when it could not start."""
+    last = (said.splitlines() or [b""])[-1]
+    return json.loads(last).get("error") if last.startswith(b"{") else None
 
 
 @contextmanager
@@ -193,9 +214,17 @@ def _processes(
         processes.stop()
 
 
+def _reload(board: Board, say: Say) -> None:
+    for name in board.read()[1]:
+        try:
+            request_load(board, name)
+        except UserError as error:
+            say(f"model {name} stays as it is: {error}")
+
+
 @contextmanager
-def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: reload}
+def _handling(handlers: Mapping[int, Callable[[], None]]) -> Iterator[None]:
+    """Of signals: while the block runs."""
     before = {
         number: signal.signal(number, lambda *_, handler=handler: handler()) for number, handler in handlers.items()
     }

@@ -1,7 +1,10 @@
 """What a server's processes are to serve, as it stands on the board: name -> its versions, their folders, the default.
 
-Who changes it: the parent at the start and at SIGHUP, and a process that is asked to load or unload a model. Loading
-itself is for `models`, in each process. No torch here.
+Who changes it: the parent at the start and at SIGHUP, a process that is asked to load or unload a model, and one that
+could not load what is to be served. Loading itself is for `models`, in each process. No torch here.
+
+A model's `folder` is as it was given, and may be a link: what lies there is loaded on request. A version's folder is
+where the link led, so that a version that is served again, or by a process that starts again, is the same bundle.
 """
 
 from collections.abc import Sequence
@@ -34,7 +37,8 @@ def first_state(bundles: Sequence[tuple[str | None, str]]) -> dict[str, Any]:
             raise UserError(
                 f"{other} and {folder} are both {name}, version {version}\nGive one of them a name: NAME=BUNDLE."
             )
-        model["versions"][version] = {"folder": str(Path(folder).absolute()), "digest": signature.checksum}
+        model["folder"] = str(Path(folder).absolute())
+        model["versions"][version] = _entry(folder, signature)
         model["default"] = max(model["versions"], key=int)
         _add_features(model, signature)
     return {name: model | {"slot": slot} for slot, (name, model) in enumerate(models.items())}
@@ -47,26 +51,78 @@ def request_load(board: Board, name: str, version: str | None = None) -> int:
     """
     with board.changing() as state:
         model = _model(state, name)
+        before = {"versions": dict(model["versions"]), "default": model["default"]}
         if version is None:
-            _load_folder(model)
+            _load_folder(model, read_signature(Path(model["folder"])))
         elif version in model["versions"]:
             model["default"] = version
         else:
             raise RefusedError(404, f"model {name!r} has no version {version!r}: {', '.join(model['versions'])}")
+        model |= {"before": before, "refused": None}
     return board.generation
 
 
-def _load_folder(model: dict[str, Any]) -> None:
+def _load_folder(model: dict[str, Any], signature: Signature) -> None:
     """Makes the bundle that is in the model's folder now the one that answers; of those before, the newest stays."""
-    folder = model.get("folder") or next(reversed(model["versions"].values()))["folder"]
-    signature = read_signature(Path(folder))
     new, before = str(signature.source.step), model["default"]
-    model |= {"folder": folder, "default": new}
-    model["versions"][new] = {"folder": folder, "digest": signature.checksum}
+    model["default"] = new
+    model["versions"].pop(new, None)  # it becomes the last
+    model["versions"][new] = _entry(model["folder"], signature)
     _add_features(model, signature)
     others = [version for version in model["versions"] if version not in (new, before)]
     for old in others[: max(0, len(model["versions"]) - _KEPT)]:
         del model["versions"][old]
+
+
+def _entry(folder: str, signature: Signature) -> dict[str, str | None]:
+    return {"folder": str(Path(folder).resolve()), "digest": signature.checksum}
+
+
+def withdraw(board: Board, name: str, version: str, digest: str | None, why: str) -> bool:
+    """Writes that a version could not be loaded: what was served before it is served on. Whether that is news.
+
+    It is none where another process has said so, or where nothing was served before.
+    """
+    is_news = False
+    with board.changing() as state:
+        model = state[name]
+        before, one = model.get("before"), model["versions"].get(version)
+        if before is not None and one is not None and one["digest"] == digest:
+            is_news = True
+            if version == model["default"]:
+                model |= before | {"before": None, "refused": {"digest": digest, "why": why}}
+            else:
+                del model["versions"][version]
+    return is_news
+
+
+def refusal(board: Board, name: str) -> str | None:
+    """Why the bundle that `name` was to be served from last is not served; None where it is."""
+    refused = board.read()[1][name].get("refused")
+    return refused["why"] if refused else None
+
+
+def settle(board: Board, name: str) -> str | None:
+    """For a process that starts: where the bundle that `name` is served from is there no more, the one that took its
+    place is served by all, under its own number. Returns that number. UserError: there is none."""
+    with board.changing() as state:
+        model = state[name]
+        one = model["versions"].get(model["default"])
+        if one is None or digest_of(one["folder"]) == one["digest"]:
+            return None
+        signature = read_signature(Path(model["folder"]))
+        if signature.checksum == (model.get("refused") or {}).get("digest"):
+            return None
+        _load_folder(model, signature)
+        return model["default"]
+
+
+def digest_of(folder: str) -> str | None:
+    """Of the bundle that lies there now; None where none does."""
+    try:
+        return read_signature(Path(folder)).checksum
+    except UserError:
+        return None
 
 
 def _add_features(model: dict[str, Any], signature: Signature) -> None:
@@ -78,9 +134,7 @@ def _add_features(model: dict[str, Any], signature: Signature) -> None:
 def request_unload(board: Board, name: str) -> int:
     """Writes to the board that `name` answers no more; returns the generation."""
     with board.changing() as state:
-        model = _model(state, name)
-        last = next(reversed(model["versions"].values()))["folder"]
-        model |= {"folder": model.get("folder") or last, "versions": {}, "default": None}
+        _model(state, name).update({"versions": {}, "default": None, "before": None, "refused": None})
     return board.generation
 
 

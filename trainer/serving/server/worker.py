@@ -64,7 +64,7 @@ async def _serve(order: Order) -> None:
     torch.set_num_threads(1)
     board = Board(order.board, order.processes, order.models)
     host = Host(ServeConfig.model_validate(order.settings), board, order.process, order.token)
-    host.models.take(host.models.load(order.verify))
+    host.begin(order.verify)
     gc.collect()
     gc.freeze()  # torch's objects stay: a collection that walks through them would stop all requests for their time
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -90,6 +90,9 @@ async def answer(
     serving = asyncio.create_task(http._serve([]))  # `serve` would take signals from the loop
     while not http.started and not serving.done():
         await asyncio.sleep(0.005)
+    if serving.done():
+        serving.result()
+        raise UserError("HTTP could not be started; the lines above say why")
     host.is_ready = True
     ready(port)
     stopping = asyncio.create_task(stop.wait())

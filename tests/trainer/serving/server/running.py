@@ -50,7 +50,7 @@ def running(
     board = Board.create(1, len(state))
     board.write(state)
     host = Host(settings, board, 0, token)
-    host.models.take(host.models.load(verify=False))
+    host.begin(verify=False)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = Running(host, f"127.0.0.1:{listener.getsockname()[1]}")

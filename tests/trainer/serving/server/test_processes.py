@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,33 @@ def test_a_process_that_dies_and_a_bundle_that_is_replaced(folder, tmp_path):
     expected = Bundle(link).predict(rows(5))
     np.testing.assert_allclose([one["click"] for one in found], expected[:, 0], atol=1e-6)
     assert not children()
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory):
+    """A certificate with its key, and the key of another."""
+    top = tmp_path_factory.mktemp("pem")
+    for name in ("own", "other"):
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+        files = ["-out", f"{top}/{name}.pem", "-keyout", f"{top}/{name}.key"]
+        subprocess.run([*command, *files], check=True, capture_output=True)
+    return top
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "said"),
+    [
+        ("own.pem", None, r"tls_certificate is given without serve\.tls_key"),
+        (None, "own.key", r"tls_key is given without serve\.tls_certificate"),
+        ("own.pem", "no.key", r"tls_key=.*no\.key cannot be read: No such file"),
+        ("own.pem", "other.key", "are no pair"),
+        ("own.key", "own.pem", "are no pair"),
+    ],
+)
+def test_mistakes_with_tls(folder, pem, certificate, key, said):
+    given = {"tls_certificate": certificate and str(pem / certificate), "tls_key": key and str(pem / key)}
+    with pytest.raises(UserError, match=said):
+        serve([str(folder)], ServeConfig(port=0, grpc_port=0, processes=1, **given), print)
 
 
 def newer(folder):
