@@ -140,7 +140,7 @@ def open_session(config: Config, run: RunDirectory, worker: Worker) -> Iterator[
         UserError: data, config or checkpoints have a mistake that a restart would meet again.
     """
     pulse = Pulse(worker.beat, newest_step(Folder(run.checkpoints)) or 0)
-    with pulse.during():
+    with pulse.working():
         device = device_of(worker)
         manifest = read_manifest(run, config.data.train)
         assert manifest is not None, "the driver wrote the manifest of the training part"

@@ -1,6 +1,8 @@
 """Whoever trains tells that it goes on: at every step, and amid what takes long."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,46 @@ def test_it_beats_by_itself_while_something_else_is_waited_for(monkeypatch: pyte
     pulse.at(8)
     pulse()
     assert beats[count:] == [8, 8]
+
+
+WORKS_AND_HANGS = """
+import os, sys, threading, time
+from trainer import pulse
+
+pulse._EVERY_S = 0.2
+beats = []
+pipe, file = sys.argv[1:]
+os.mkfifo(pipe)
+
+def lasts(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+
+with pulse.Pulse(beats.append).working():
+    for _ in lasts(2):
+        pass
+    print(len(beats) > 3)
+    read = threading.Thread(target=lambda: open(pipe).read())
+    read.start()
+    time.sleep(1)
+    count = len(beats)
+    time.sleep(2)
+    print(len(beats) == count)
+    open(pipe, "w").close()
+    read.join()
+    with open(file, "wb", buffering=0) as written:
+        for _ in lasts(2):
+            written.write(bytes(1 << 14))
+            time.sleep(0.02)
+    print(len(beats) > count)
+"""
+
+
+def test_work_beats_and_a_read_that_never_comes_back_does_not(tmp_path: Path) -> None:
+    """In a process of its own, where no other thread works. What is written little by little hardly computes."""
+    command = [sys.executable, "-c", WORKS_AND_HANGS, tmp_path / "pipe", tmp_path / "file"]
+    assert subprocess.check_output(command, text=True, timeout=60).split() == ["True"] * 3
 
 
 def test_a_reader_that_waits_for_its_storage_tells(monkeypatch: pytest.MonkeyPatch) -> None:

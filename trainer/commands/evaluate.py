@@ -96,7 +96,7 @@ def measure_on_worker(argument: tuple[Config, str, str, str], worker: "Worker") 
             f"{run} cannot be written to, and has no list of the files of {part}\n"
             "evaluate that part once where the run can be written to, or a copy of the run"
         )
-    with pulse.during():
+    with pulse.working():
         built = build(config, device, worker.local_world_size, read_pins(run), read_formulations(run))
         checkpointer = Checkpointer(run.checkpoints, config.checkpoint, {})
         checkpointer.may_be_undefined, checkpointer.say = may_be_undefined(built.objective), worker.say
