@@ -15,12 +15,14 @@ _OTHER_KINDS: dict[str, Callable[[int], bool]] = {
 
 def check_regular(path: Path) -> None:
     """Refuses what is there and is not a regular file, before anybody opens it. Links are followed, and folders
-    are left to those who open them.
+    are left to those who open them. What the shell opens for a command (`<(...)`, /dev/stdin) has its writer.
 
     Raises:
         UserError: names the path, and what is there.
         OSError: nothing is there, or one may not see what.
     """
+    if path.is_relative_to("/dev/fd") or path == Path("/dev/stdin"):
+        return
     mode = path.stat().st_mode
     for kind, is_one in _OTHER_KINDS.items():
         if is_one(mode):

@@ -388,3 +388,11 @@ def test_a_pipe_is_refused_before_anybody_waits_for_it(tmp_path: Path) -> None:
             read_it(tmp_path / "pipe.yaml")
     including = write(tmp_path / "run.yaml", "include: pipe.yaml\n")
     assert any("include" in line and "is a pipe" in line for line in mistakes(including))
+
+
+def test_what_the_shell_opens_for_a_command_is_read() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as given:
+        given.write("serve: {port: 3}\n")
+    assert load_section("serve", ServeConfig, [], Path(f"/dev/fd/{reader}")).port == 3
+    os.close(reader)
