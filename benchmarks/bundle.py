@@ -129,13 +129,14 @@ def _bundles(config: Config, folder: Path) -> dict[str, Bundle]:
         save_untrained(config, folder / "run")
     for form, settings in forms.items():
         if not (folder / form).exists():
-            portable = {"format": "onnx"} if form == "fp32" and _has_onnx() else {}
+            portable = {"format": "onnx"} if form == "fp32" and has_onnx() else {}
             loose = {"max_auc_change": 1.0, **portable}
             export(str(folder / "run"), str(folder / form), settings=settings | loose)
     return {form: Bundle(folder / form) for form in forms}
 
 
-def _has_onnx() -> bool:
+def has_onnx() -> bool:
+    """Whether a bundle's portable form can be made and run here."""
     try:
         import onnxruntime  # noqa: F401  # pyright: ignore[reportMissingImports]
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]

@@ -16,20 +16,28 @@ PACKAGES = {
     "kserve": ["kserve==0.21.0"],
     "tritonclient": ["tritonclient[all]==2.46.0", "numpy<2", "nvidia-cuda-runtime-cu12"],
 }
+_WHOLE = "installed"
 
 
 def main() -> None:
     """Makes what is missing."""
-    folder = Path(sys.argv[1])
     for name, packages in PACKAGES.items():
-        place = folder / name
-        if not (place / "bin" / "python").exists():
-            subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        subprocess.run([place / "bin" / "pip", "install", "--quiet", *packages], check=True)
-        if name in ("triton", "mlserver", "litserve"):
-            (site,) = (place / "lib").glob("python3*/site-packages")
-            (site / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        print(f"{place}: {', '.join(packages)}")
+        print(f"{install(name, Path(sys.argv[1]))}: {', '.join(packages)}")
+
+
+def install(name: str, folder: Path) -> Path:
+    """The environment of a name below `folder`, made or completed where need be. CalledProcessError: it cannot be."""
+    place = folder / name
+    if (place / _WHOLE).exists():
+        return place
+    if not (place / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    subprocess.run([place / "bin" / "pip", "install", "--quiet", *PACKAGES[name]], check=True, stdout=sys.stderr)
+    if name in ("triton", "mlserver", "litserve"):
+        (site,) = (place / "lib").glob("python3*/site-packages")
+        (site / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (place / _WHOLE).touch()
+    return place
 
 
 if __name__ == "__main__":

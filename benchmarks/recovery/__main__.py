@@ -21,7 +21,8 @@ time from the fault until a step is trained that had not been trained before, th
     repeat      steps since the newest state are trained again
 
 `still` is the time without new steps, which for a host that joins is shorter. `--json` ends with one object: the
-medians as `<fault>_s`, the extremes, the parts of the median's try; null where no new step came within the limit.
+medians as `<fault>_s`, the extremes, the parts of the median's try; null where no new step came within the limit, or
+the measuring itself failed, which exit code 1 says too.
 """
 
 import argparse
@@ -29,7 +30,8 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,22 @@ def main() -> None:
     tries: Tries = {fault: [] for fault in wanted}
     with tempfile.TemporaryDirectory(prefix="recovery-") as name:
         folder = Path(arguments.folder or name).resolve()
-        _on_this_machine(folder, tries, arguments)
-        _on_hosts(folder, tries, arguments)
+        failed = [_fails(part, folder, tries, arguments) for part in (_on_this_machine, _on_hosts)]
     for line in table(tries, arguments.limit):
-        print(line)
+        print(line, file=sys.stderr if arguments.json else sys.stdout)
     if arguments.json:
         print(json.dumps(figures(tries)))
+    sys.exit(1 if any(failed) else 0)
+
+
+def _fails(part: Callable[..., None], folder: Path, tries: Tries, arguments: argparse.Namespace) -> bool:
+    """Whether it fails: what was measured before, and the other part, are worth telling."""
+    try:
+        part(folder, tries, arguments)
+    except Exception:
+        traceback.print_exc()
+        return True
+    return False
 
 
 def _on_this_machine(folder: Path, tries: Tries, arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_all_parts_run_on_a_cpu() -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--json"]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--limit", "590", "--json"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -39,6 +39,13 @@ def test_the_profile_tells_copies_beside_kernels_from_others() -> None:
     found = _overlap([*copies, *kernels])  # pyright: ignore[reportArgumentType]
     assert list(found.values()) == [pytest.approx(5 / 15), pytest.approx(10 / 15)]
     assert _overlap(kernels) == {}  # pyright: ignore[reportArgumentType]
+
+
+def test_parts_that_cannot_begin_in_time_have_failed() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "smoke", "--device", "cpu", "--limit", "0", "--json"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert json.loads(done.stdout.splitlines()[-1]) == {"failed": ["smoke"]}
 
 
 def test_a_part_that_does_not_exist_is_named() -> None:
