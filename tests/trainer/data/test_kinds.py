@@ -16,6 +16,7 @@ from configs.errors import UserError
 from configs.schema import DataConfig, DenseFeature, SparseFeature, TableConfig, TaskConfig
 from embeddings.features.arrow import is_list
 from embeddings.features.feature_transforms import Columns, FeatureTransforms
+from embeddings.features.places import for_callers
 from tests.trainer.data import rows
 from trainer.data.columns.block import Block
 from trainer.data.columns.checks import kind
@@ -172,7 +173,7 @@ NO_NUMBERS = [
 def refused(call: Any, array: pa.Array) -> None:
     with pytest.raises(UserError) as caught:
         call()
-    what, *remedy = str(caught.value).splitlines()
+    what, *remedy = for_callers(str(caught.value)).splitlines()
     assert what.startswith("a.parquet: column 'x' has type ")
     element = kind(array.type).value_type if is_list(array.type) else kind(array.type)
     assert str(element).partition("[")[0].partition("<")[0] in what
