@@ -40,7 +40,7 @@ def test_the_run_outlives_the_outage(tmp_path: Path, monkeypatch: pytest.MonkeyP
         arguments = command("train", QUICKSTART, *settings, f"data.root={store.url('/data')}", "data.generate=null")
         with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as job:
             while not (run_dir / "metrics.jsonl").exists() or max(losses(run_dir), default=0) < 3:
-                assert job.poll() is None
+                assert job.poll() is None, job.communicate()[1]
                 time.sleep(0.02)
             store.is_down = True
             threading.Timer(12, setattr, (store, "is_down", False)).start()
