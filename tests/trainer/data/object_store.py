@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow.fs as fs
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
@@ -60,6 +61,7 @@ def object_store() -> Iterator[ObjectStore]:
     store.address = f"127.0.0.1:{proxy.server_address[1]}"
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()
+    s3_backends.reset()  # servers of one process share what is stored
     store.file_system().create_dir(BUCKET)
     try:
         yield store
