@@ -100,7 +100,7 @@ def measure(config: Config, folder: Path, *, prepare_only: bool = False) -> dict
         calls["onnx"] = _onnx(bundles["fp32"])
     found: dict[str, Any] = {}
     for rows in ROWS:
-        times = _in_turns(calls, [_columns(config, rows, seed) for seed in range(4)])
+        times = in_turns(calls, [_columns(config, rows, seed) for seed in range(4)])
         found |= {f"{name}_{rows}": value for name, value in times.items()}
         for form in bundles:
             for peer in ("torchrec", "onnx"):
@@ -109,7 +109,7 @@ def measure(config: Config, folder: Path, *, prepare_only: bool = False) -> dict
     return found | {f"load_{form}": loading(bundle.folder) for form, bundle in bundles.items()}
 
 
-def _in_turns(calls: dict[str, Callable[[Columns], Any]], inputs: list[Columns]) -> dict[str, float]:
+def in_turns(calls: dict[str, Callable[[Columns], Any]], inputs: list[Columns]) -> dict[str, float]:
     """Median milliseconds of each, after a few calls that do not count. Each comes after each: what was called before
     leaves its own weights and code in the processor's caches."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}

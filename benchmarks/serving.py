@@ -17,7 +17,6 @@ import dataclasses
 import json
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -130,20 +129,13 @@ def onnx_runtime_512(bundle: Path, rows: pa.Table) -> dict[str, float] | None:
         return None
     import torch
 
-    from benchmarks.bundle import _onnx
+    from benchmarks.bundle import _onnx, in_turns
     from trainer.serving.bundle import Bundle
 
     torch.set_num_threads(1)
     loaded = Bundle(bundle, verify=False)
-    columns, portable = loaded.columns(rows.slice(0, 512), "rows"), _onnx(loaded)
-    calls = {"ours": lambda: loaded.score(columns), "onnx_runtime": lambda: portable(columns)}
-    took: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(60):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            took[name].append((time.perf_counter() - begin) * 1e3)
-    return {name: statistics.median(values[10:]) for name, values in took.items()}
+    columns = [loaded.columns(rows.slice(512 * part, 512), "rows") for part in range(4)]
+    return in_turns({"ours": loaded.score, "onnx_runtime": _onnx(loaded)}, columns)
 
 
 def show(name: str, load: Load) -> None:
